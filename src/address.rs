@@ -164,7 +164,6 @@ fn is_ambiguous(address: &str, url: &Url) -> bool {
         !url.username().is_empty() || url.password().is_some() || after_host.contains([':', '@']);
     let rest = [url.query(), url.fragment()].into_iter().flatten();
     path.is_some_and(|path| path.contains('@'))
-        || url.path().contains('@')
         || (has_login && rest.into_iter().any(|part| part.contains('@')))
 }
 

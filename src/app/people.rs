@@ -45,7 +45,7 @@ pub fn matching(service: &ServiceConfig, embedder: Option<&Embedder>) -> Result<
 }
 
 impl Matching {
-    /// Starts it.
+    /// Starts the matching.
     ///
     /// # Errors
     /// When the settings are invalid, or its thread cannot be started.

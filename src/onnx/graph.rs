@@ -50,12 +50,8 @@ impl Graph {
 
     /// Adds a vector of int64.
     pub fn integers(&mut self, name: &str, values: &[i64]) -> String {
-        self.tensor(
-            name,
-            &[values.len()],
-            INT64,
-            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        )
+        self.proto.initializer.push(integers_of(name, values));
+        name.into()
     }
 
     /// Adds a constant of any element type from its little-endian bytes.
@@ -66,14 +62,8 @@ impl Graph {
         data_type: i32,
         raw_data: Vec<u8>,
     ) -> String {
-        let dims = shape.iter().map(|&d| d as i64).collect();
-        self.proto.initializer.push(TensorProto {
-            dims,
-            data_type,
-            name: name.into(),
-            raw_data,
-            ..TensorProto::default()
-        });
+        let tensor = tensor_of(name, shape, data_type, raw_data);
+        self.proto.initializer.push(tensor);
         name.into()
     }
 
@@ -179,6 +169,23 @@ pub fn metadata_suffix(metadata: &[(String, String)]) -> Vec<u8> {
         ..ModelProto::default()
     }
     .encode_to_vec()
+}
+
+/// Builds a constant of any element type from its little-endian bytes.
+fn tensor_of(name: &str, shape: &[usize], data_type: i32, raw_data: Vec<u8>) -> TensorProto {
+    TensorProto {
+        dims: shape.iter().map(|&d| d as i64).collect(),
+        data_type,
+        name: name.into(),
+        raw_data,
+        ..TensorProto::default()
+    }
+}
+
+/// Builds a vector of int64.
+pub fn integers_of(name: &str, values: &[i64]) -> TensorProto {
+    let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    tensor_of(name, &[values.len()], INT64, bytes)
 }
 
 /// Builds a node.

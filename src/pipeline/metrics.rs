@@ -77,9 +77,7 @@ impl Summary {
         self.damaged += other.damaged;
         self.failed += other.failed;
     }
-}
 
-impl Summary {
     /// Frames per second over the whole run.
     pub fn frames_per_second(&self) -> f64 {
         self.frames as f64 / self.wall.as_secs_f64().max(1e-9)

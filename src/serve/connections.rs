@@ -79,8 +79,9 @@ pub(super) async fn serve(
     open.wait().await;
 }
 
-/// A connection with its place among the connections at a time. The place is part of the stream,
-/// because hyper's future of a connection ends when it becomes a WebSocket, which owns the stream.
+/// A connection that counts among `max_connections` until it is dropped. The permit is part of the
+/// stream, because hyper's future of a connection ends when the connection becomes a WebSocket,
+/// which then owns the stream.
 struct Counted {
     stream: TcpStream,
     _slot: OwnedSemaphorePermit,

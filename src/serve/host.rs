@@ -1,5 +1,5 @@
-//! Refuses requests that do not say unambiguously which host they are for (RFC 9112, 3.2): a proxy
-//! could take another of several hosts than this server.
+//! Refuses requests that do not say unambiguously which host they are for (RFC 9112, 3.2): of several
+//! hosts, a proxy and this server could use different ones.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, Version, header};

@@ -70,8 +70,8 @@ mod tests {
 
     use super::*;
 
-    /// Regression: callers were told that the file could not be written, although it was. (The
-    /// superuser can open any folder; as such the test shows nothing.)
+    /// Regression: callers were told that the file could not be written, although it was. (As
+    /// root the test shows nothing, because root can open any folder.)
     #[test]
     fn a_file_in_a_folder_that_cannot_be_synchronised_is_written() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -439,13 +439,18 @@ impl Spool {
     /// they cannot be delivered.
     pub fn has_events_of(&self, camera: &str) -> bool {
         let db = self.lock();
-        let places = || -> rusqlite::Result<Vec<i64>> {
+        let waits = || -> rusqlite::Result<bool> {
             let sql = "SELECT place FROM events WHERE camera = ?";
             let mut select = db.connection.prepare_cached(sql)?;
-            select.query_map([camera], |r| r.get(0))?.collect()
+            let mut rows = select.query([camera])?;
+            while let Some(row) = rows.next()? {
+                if !db.finished.contains_key(&row.get(0)?) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         };
-        let places = places().unwrap_or_default();
-        places.iter().any(|place| !db.finished.contains_key(place))
+        waits().unwrap_or(false)
     }
 
     /// Waits until an event has been pushed since this method last returned.

@@ -40,7 +40,7 @@ pub(super) fn why(address: &Address, timeout: Duration) -> String {
     };
     let bare = host.trim_matches(['[', ']']);
     let places = match (bare, port).to_socket_addrs() {
-        Ok(places) => places.collect::<Vec<_>>(),
+        Ok(places) => places,
         Err(_) => {
             return format!("the host {host} is not known (its name cannot be resolved)");
         }

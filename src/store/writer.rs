@@ -61,7 +61,7 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shutdown {
     pub deadline: Instant,
-    /// The time from its begin to the deadline.
+    /// Duration from the start of the shutdown to the deadline.
     pub timeout: Duration,
 }
 

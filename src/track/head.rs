@@ -332,6 +332,27 @@ mod tests {
             .contains("shoe size")
         );
         assert!(rejected("[]").contains("no node"));
+        // JSON has no infinite numbers, but a caller of the library can give them.
+        let split = HeadNode::Split {
+            feature: "overlap".into(),
+            threshold: f32::INFINITY,
+            left: 1,
+            right: 2,
+        };
+        let leaf = HeadNode::Leaf { leaf: 1.0 };
+        let given = |base, nodes: Vec<HeadNode>| {
+            let schema = HEAD_SCHEMA.into();
+            let trees = vec![nodes];
+            let head = AssociationHead::new(&HeadTable {
+                schema,
+                base,
+                trees,
+            });
+            head.expect_err("a number is infinite").to_string()
+        };
+        let nodes = vec![split, leaf.clone(), leaf.clone()];
+        assert!(given(0.0, nodes).contains("threshold of node 0"));
+        assert!(given(f32::NAN, vec![leaf]).contains("base"));
         let unread = |node: &str| {
             serde_json::from_str::<HeadNode>(node)
                 .expect_err(node)

@@ -173,8 +173,8 @@ fn replace_checkpoint(
     };
     sync(&fresh).map_err(|e| failed(&fresh, &e))?;
     let former: Vec<PathBuf> = checkpoints(dir).into_iter().map(|(_, path)| path).collect();
-    // A repeated run with the same number of steps overwrites its own checkpoint, which is moved
-    // aside and not removed first, because that takes longer.
+    // A repeated run with the same number of steps overwrites its own checkpoint. That one is moved
+    // aside before and removed afterwards, because a removal takes longer and can be interrupted.
     let aside = dir.join(format!("{NAME}old"));
     let _ = fs::remove_dir_all(&aside); // left by an interrupted run
     if former.contains(&path) {

@@ -70,28 +70,47 @@ pub fn export<B: Kernels>(
             .as_ref()
             .map(|s| (StrangerTable::KEY.to_string(), s.to_string())),
     );
-    let bytes = tower.to_onnx(&metadata);
+    write_checked(path, &tower.to_onnx(&metadata), |fresh| {
+        let difference = compare(tower, fresh, device)?;
+        if difference <= TOLERANCE {
+            Ok(difference)
+        } else {
+            Err(TrainError::Export(difference))
+        }
+    })
+}
+
+/// Writes a network to a file beside `path`, and renames the file to `path` if `check` accepts it.
+/// Returns the result of `check`.
+///
+/// # Errors
+/// Those of `check`, and when the file cannot be written. After an error `path` is unchanged.
+pub(super) fn write_checked<T>(
+    path: &Path,
+    bytes: &[u8],
+    check: impl FnOnce(&Path) -> Result<T, TrainError>,
+) -> Result<T, TrainError> {
     let fresh = path.with_extension("onnx.new");
-    fs::write(&fresh, bytes).map_err(|e| TrainError::Write {
+    let failed = |e: std::io::Error| TrainError::Write {
         path: path.into(),
         reason: e.to_string(),
-    })?;
-    let difference = compare(tower, &fresh, device);
-    match difference {
-        Ok(d) if d <= TOLERANCE => {
-            fs::rename(&fresh, path).map_err(|e| TrainError::Write {
-                path: path.into(),
-                reason: e.to_string(),
-            })?;
-            Ok(d)
-        }
-        other => {
-            // An error of deleting the temporary file is ignored, because the original error is
-            // reported.
-            let _ = fs::remove_file(&fresh);
-            other.and_then(|d| Err(TrainError::Export(d)))
-        }
+    };
+    fs::write(&fresh, bytes).map_err(failed)?;
+    let checked = check(&fresh).and_then(|passed| {
+        fs::rename(&fresh, path).map_err(failed)?;
+        Ok(passed)
+    });
+    if checked.is_err() {
+        // An error of deleting the temporary file is ignored, because the original error is
+        // reported.
+        let _ = fs::remove_file(&fresh);
     }
+    checked
+}
+
+/// The larger difference. NaN, which must count as a failure, is larger than all numbers.
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// Largest absolute difference between the embeddings of the tower and of the file, on batches of 1
@@ -122,9 +141,8 @@ fn compare<B: Kernels>(
             .chunks_mut(tower.design().dimension)
             .for_each(normalise);
         let differences = theirs.iter().zip(&ours).map(|(a, b)| (a - b).abs());
-        // NaN must count as a failure.
         worst = if theirs.len() == ours.len() {
-            differences.fold(worst, |w, d| if d > w || d.is_nan() { d } else { w })
+            differences.fold(worst, larger)
         } else {
             f32::NAN
         };

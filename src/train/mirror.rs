@@ -3,7 +3,6 @@
 //! A network learns only approximately that a person and the mirror image are the same person. The
 //! mean of both vectors is closer to the other vectors of that person, at twice the network's time.
 
-use std::fs;
 use std::path::Path;
 
 use prost::Message;
@@ -15,8 +14,9 @@ use crate::infer::{Device, Runtime, SessionOptions};
 use crate::track::appearance::normalise;
 use crate::track::similarity::{Calibration, StrangerTable};
 use crate::train::error::TrainError;
+use crate::train::export::{larger, write_checked};
 use crate::train::onnx::{
-    self, Attribute, GraphProto, INT64, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    self, Attribute, GraphProto, ModelProto, NodeProto, StringStringEntryProto, integers_of,
     node_of,
 };
 
@@ -44,31 +44,20 @@ pub fn mirrored(config: &EmbedderConfig, to: &Path) -> Result<(), TrainError> {
     };
     let mut original = open(config)?;
     let proto = averaging(&original)?;
-    let unchecked = to.with_extension("onnx.unchecked");
-    let failed = |path: &Path, e: std::io::Error| TrainError::Write {
-        path: path.into(),
-        reason: e.to_string(),
-    };
-    fs::write(&unchecked, proto.encode_to_vec()).map_err(|e| failed(&unchecked, e))?;
-    let written = open(&config.clone().with_model(unchecked.clone()))
-        .map_err(TrainError::from)
-        .and_then(|mut copy| difference(&mut original, &mut copy))
-        .and_then(|difference| match difference <= TOLERANCE {
-            true => fs::rename(&unchecked, to).map_err(|e| failed(to, e)),
-            false => Err(TrainError::Data {
-                name: config.model.display().to_string(),
-                problem: format!(
-                    "the copy's embeddings differ by {difference:.1e} from the means (allowed \
-                     {TOLERANCE:.0e}); the file may use a part of ONNX that is not read"
-                ),
-            }),
-        });
-    if written.is_err() {
-        // An error of deleting the temporary file is ignored, because the original error is
-        // reported.
-        let _ = fs::remove_file(&unchecked);
-    }
-    written
+    write_checked(to, &proto.encode_to_vec(), |file| {
+        let mut copy = open(&config.clone().with_model(file.into()))?;
+        let difference = difference(&mut original, &mut copy)?;
+        if difference <= TOLERANCE {
+            return Ok(());
+        }
+        Err(TrainError::Data {
+            name: config.model.display().to_string(),
+            problem: format!(
+                "the copy's embeddings differ by {difference:.1e} from the means (allowed \
+                 {TOLERANCE:.0e}); the file may use a part of ONNX that is not read"
+            ),
+        })
+    })
 }
 
 /// The averaging copy of a network.
@@ -122,11 +111,11 @@ fn rewrite(graph: &mut GraphProto, output: &str, dimension: usize) -> Option<()>
         }
     }
     graph.initializer.extend([
-        integers("mirror.backwards", &[-1]),
-        integers("mirror.end", &[-i64::from(i32::MAX)]),
-        integers("mirror.width", &[3]),
-        integers("mirror.shape", &[2, -1, dimension as i64]),
-        integers("mirror.pair", &[0]),
+        integers_of("mirror.backwards", &[-1]),
+        integers_of("mirror.end", &[-i64::from(i32::MAX)]),
+        integers_of("mirror.width", &[3]),
+        integers_of("mirror.shape", &[2, -1, dimension as i64]),
+        integers_of("mirror.pair", &[0]),
     ]);
     let (start, step) = ("mirror.backwards", "mirror.backwards");
     let slice = [&input, start, "mirror.end", "mirror.width", step];
@@ -160,16 +149,6 @@ fn mean(vectors: &str, output: &str) -> [NodeProto; 5] {
     ]
 }
 
-fn integers(name: &str, values: &[i64]) -> TensorProto {
-    TensorProto {
-        dims: vec![values.len() as i64],
-        data_type: INT64,
-        name: name.into(),
-        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ..TensorProto::default()
-    }
-}
-
 /// Largest difference between an element of the copy's vectors and of the mean of the original's,
 /// on random pictures.
 fn difference(original: &mut Embedder, copy: &mut Embedder) -> Result<f32, TrainError> {
@@ -195,16 +174,14 @@ fn difference(original: &mut Embedder, copy: &mut Embedder) -> Result<f32, Train
     for mut mean in means.rows_mut() {
         mean.as_slice_mut().map(normalise);
     }
-    // NaN must count as a failure.
-    let larger = |worst: f32, d: f32| if d > worst || d.is_nan() { d } else { worst };
-    let differences = embed(copy, &pixels)? - means;
-    Ok(differences
-        .iter()
-        .fold(0.0, |worst, d| larger(worst, d.abs())))
+    let differences = (embed(copy, &pixels)? - means).mapv(f32::abs);
+    Ok(differences.into_iter().fold(0.0, larger))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn shipped(name: &str) -> EmbedderConfig {

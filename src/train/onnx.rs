@@ -6,9 +6,9 @@ use std::path::Path;
 use prost::Message;
 
 use crate::infer::ModelMetadata;
-pub use crate::onnx::graph::{Attribute, Graph, floats, node_of, untyped};
+pub use crate::onnx::graph::{Attribute, Graph, floats, integers_of, node_of, untyped};
 pub use crate::onnx::proto::{
-    FLOAT, FLOAT16, GraphProto, INT8, INT32, INT64, ModelProto, NodeProto, StringStringEntryProto,
+    FLOAT, FLOAT16, GraphProto, INT8, INT32, ModelProto, NodeProto, StringStringEntryProto,
     TensorProto, UINT8,
 };
 use crate::train::error::TrainError;

@@ -1,9 +1,8 @@
 // Asks for the name and the address of a new camera of the fleet.
 
 import { useRef } from "preact/hooks";
-import { Dialog } from "./dialog";
+import { Dialog, FormEnd } from "./dialog";
 import { useAction } from "./load";
-import { ErrorNote } from "./notes";
 
 interface Props {
   onYes(name: string, url: string): Promise<void>;
@@ -33,15 +32,7 @@ export function AskCamera({ onYes, onClose }: Props) {
         <label>
           Address <input ref={url} required placeholder="rtsp://10.0.0.9/stream1" />
         </label>
-        <ErrorNote error={action.error} />
-        <div class="row end">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" class="main" disabled={action.busy}>
-            Add
-          </button>
-        </div>
+        <FormEnd action={action} yes="Add" onClose={onClose} />
       </form>
     </Dialog>
   );

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { useAction } from "./load";
+import { type Action, useAction } from "./load";
 import { ErrorNote } from "./notes";
 
 interface Props {
@@ -63,6 +63,30 @@ export function Confirm({ title, text, yes, onYes, onClose }: ConfirmProps) {
   );
 }
 
+interface FormEndProps {
+  action: Action;
+  /** The text of the button that submits the form. */
+  yes: string;
+  onClose(): void;
+}
+
+/** The end of a form in a dialog: the error of its action, and the buttons. */
+export function FormEnd({ action, yes, onClose }: FormEndProps) {
+  return (
+    <>
+      <ErrorNote error={action.error} />
+      <div class="row end">
+        <button type="button" onClick={onClose}>
+          Cancel
+        </button>
+        <button type="submit" class="main" disabled={action.busy}>
+          {yes}
+        </button>
+      </div>
+    </>
+  );
+}
+
 interface AskProps {
   title: string;
   label: string;
@@ -87,15 +111,7 @@ export function Ask({ title, label, value, yes, onYes, onClose }: AskProps) {
         <label>
           {label} <input ref={input} defaultValue={value} required maxLength={120} />
         </label>
-        <ErrorNote error={action.error} />
-        <div class="row end">
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-          <button type="submit" class="main" disabled={action.busy}>
-            {yes}
-          </button>
-        </div>
+        <FormEnd action={action} yes={yes} onClose={onClose} />
       </form>
     </Dialog>
   );

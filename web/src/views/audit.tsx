@@ -7,6 +7,7 @@ import { moment } from "../format";
 import { useAction, useLoad } from "../parts/load";
 import { Empty, ErrorNote } from "../parts/notes";
 import { Scroll } from "../parts/scroll";
+import { TableHead } from "../parts/table_head";
 
 interface AuditPage {
   entries: AuditEntry[];
@@ -40,15 +41,7 @@ export function AuditView() {
       {first.data && entries.length === 0 && <Empty>The log is empty.</Empty>}
       <Scroll label="entries">
         <table>
-          <thead>
-            <tr>
-              {["Time", "Who", "From", "What", "On", "Result"].map((text) => (
-                <th key={text} scope="col">
-                  {text}
-                </th>
-              ))}
-            </tr>
-          </thead>
+          <TableHead texts={["Time", "Who", "From", "What", "On", "Result"]} />
           <tbody>
             {entries.map((e) => (
               <tr key={e.id ?? `${e.time} ${e.action} ${e.object}`}>

@@ -10,31 +10,20 @@ import { Confirm } from "../parts/dialog";
 import { useLoad } from "../parts/load";
 import { Empty, ErrorNote } from "../parts/notes";
 import { Scroll } from "../parts/scroll";
+import { TableHead } from "../parts/table_head";
 import { link } from "../route";
 import { may } from "../session";
 
 /** Milliseconds between two requests; workers report every second. */
 const INTERVAL = 3000;
 
-function Head({ texts }: { texts: string[] }) {
-  return (
-    <thead>
-      <tr>
-        {texts.map((text) => (
-          <th key={text} scope="col">
-            {text}
-          </th>
-        ))}
-      </tr>
-    </thead>
-  );
-}
-
 function Workers({ workers }: { workers: FleetWorker[] }) {
   return (
     <Scroll label="workers">
       <table id="workers">
-        <Head texts={["Worker", "Cameras", "Frames/s", "Capacity", "Load", "Labels", "Version"]} />
+        <TableHead
+          texts={["Worker", "Cameras", "Frames/s", "Capacity", "Load", "Labels", "Version"]}
+        />
         <tbody>
           {workers.map((w) => (
             <tr key={w.id}>
@@ -68,7 +57,7 @@ function Cameras({ cameras, onRemove }: CamerasProps) {
   return (
     <Scroll label="cameras">
       <table id="cameras">
-        <Head texts={admin ? [...texts, "Change"] : texts} />
+        <TableHead texts={admin ? [...texts, "Change"] : texts} />
         <tbody>
           {cameras.map((c) => (
             <tr key={c.name}>
