@@ -19,6 +19,9 @@ use fleet_workers::{Findings, FleetWorker, cameras, check, fleet, held, worker_s
 use nats::{read_stream_named, server};
 use serde_json::{Value, json};
 
+/// Number of times that a changing bucket is listed.
+const LISTS: usize = 300;
+
 /// Two workers and their server.
 struct Pair {
     url: String,
@@ -261,6 +264,47 @@ fn the_history_of_a_fleet_has_every_ended_track_once() {
     assert_eq!(history.code(60), Some(0));
     let log = std::fs::read_to_string(dir.join("history.log")).unwrap();
     assert!(log.contains(" 1 left out"), "{log}");
+}
+
+/// Regression guard: a server may count one record too many that is still to come while records
+/// change, and then the list of a bucket never ended.
+#[test]
+fn a_list_of_records_ends_while_records_change() {
+    use twintrack::fleet::buckets::Fleet;
+    use twintrack::fleet::records::LeaseRecord;
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let Some(_server) = server(dir.path(), port, "") else {
+        return;
+    };
+    let mut config = twintrack::fleet::FleetConfig::default();
+    config.nats = format!("nats://127.0.0.1:{port}");
+    let record = LeaseRecord::of("w");
+    let keys = ["worker.a", "worker.b", "other"];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let all = async {
+        let fleet = Fleet::connect(&config, None).await.unwrap();
+        assert!(fleet.leases.all("worker.*").await.unwrap().is_empty());
+        for key in keys {
+            let fleet = Fleet::connect(&config, None).await.unwrap();
+            let record = record.clone();
+            let mut revision = fleet.leases.create(key, &record).await.unwrap();
+            tokio::spawn(async move {
+                loop {
+                    let updated = fleet.leases.update(key, &record, revision).await;
+                    revision = updated.unwrap();
+                }
+            });
+        }
+        for _ in 0..LISTS {
+            let records = fleet.leases.all("worker.*").await.unwrap();
+            let names: Vec<&str> = records.keys().map(String::as_str).collect();
+            assert_eq!(names, ["worker.a", "worker.b"]);
+        }
+    };
+    let timeout = std::time::Duration::from_secs(240);
+    let ended = runtime.block_on(async { tokio::time::timeout(timeout, all).await });
+    runtime.shutdown_background();
+    assert!(ended.is_ok(), "a list has not ended");
 }
 
 #[test]

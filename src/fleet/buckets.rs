@@ -3,7 +3,7 @@
 //! Every change states the revision that it replaces, so of two programs that change a record only
 //! one succeeds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -33,6 +33,8 @@ const NOTICES: &str = "twintrack.fleet.";
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
 /// Timeout of a request. A worker that waits long loses its cameras to others.
 const REQUEST: Duration = Duration::from_secs(1);
+/// Timeout of a list of all records.
+const LIST: Duration = Duration::from_secs(10);
 /// Longest record in bytes; a worker's report names its cameras.
 const RECORD_BYTES: i32 = 1 << 20;
 
@@ -139,46 +141,43 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
     ) -> Result<(BTreeMap<String, Versioned<T>>, Watch<T>), FleetError> {
         let fail = |e: &dyn std::fmt::Display| FleetError::request("watch a bucket", e);
         let watch = self.store.watch_with_history(pattern).await;
-        let watch = watch.map_err(|e| fail(&e))?;
-        let mut info = self.store.stream.clone();
-        let info = info.info().await.map_err(|e| fail(&e))?;
-        let mut is_complete = info.state.messages == 0;
         let mut watch = Watch {
-            changes: watch,
+            changes: watch.map_err(|e| fail(&e))?,
             record: std::marker::PhantomData,
         };
+        // Not by the number of messages that the consumer still has: while records change, the
+        // server sometimes counts one too many. Nor by the newest revision: a record that is
+        // replaced before it is delivered comes with a higher one.
+        let mut missing = self.keys(pattern).await?;
         let mut records = BTreeMap::new();
-        let mut received = 0;
-        while !is_complete {
-            let next = tokio::time::timeout(REQUEST, watch.changes.next()).await;
-            let Ok(next) = next else {
-                // The bucket may hold other keys only: then nothing comes.
-                if received == 0 && !self.has_any(pattern).await? {
-                    break;
-                }
-                return Err(fail(&"it does not deliver all records"));
-            };
-            received += 1;
+        let deadline = tokio::time::Instant::now() + LIST;
+        while !missing.is_empty() {
+            let by = deadline.min(tokio::time::Instant::now() + REQUEST);
+            let next = tokio::time::timeout_at(by, watch.changes.next()).await;
+            let next = next.map_err(|_| fail(&"it does not deliver all records"))?;
             let entry = next.ok_or_else(|| fail(&"it has ended"))?;
-            let entry = entry.map_err(|e| fail(&e))?;
-            is_complete = entry.delta == 0;
-            if let Change {
-                key,
-                record: Some(record),
-            } = change(&entry)
-            {
-                records.insert(key, record);
+            let change = change(&entry.map_err(|e| fail(&e))?);
+            missing.remove(&change.key);
+            match change.record {
+                Some(record) => drop(records.insert(change.key, record)),
+                None => drop(records.remove(&change.key)),
             }
         }
         Ok((records, watch))
     }
 
-    /// Whether the bucket has a key that matches a pattern, deleted ones included.
-    async fn has_any(&self, pattern: &str) -> Result<bool, FleetError> {
+    /// The keys that match a pattern, those of deleted records included.
+    async fn keys(&self, pattern: &str) -> Result<BTreeSet<String>, FleetError> {
+        let fail = |e: &dyn std::fmt::Display| FleetError::request("list a bucket's keys", e);
         let subjects = format!("{}{pattern}", self.store.prefix);
-        let info = self.store.stream.info_with_subjects(subjects).await;
-        let mut info = info.map_err(|e| FleetError::request("list a bucket's keys", e))?;
-        Ok(info.next().await.is_some())
+        let subjects = self.store.stream.info_with_subjects(subjects).await;
+        let mut subjects = subjects.map_err(|e| fail(&e))?;
+        let mut keys = BTreeSet::new();
+        while let Some(subject) = subjects.next().await {
+            let (subject, _messages) = subject.map_err(|e| fail(&e))?;
+            keys.extend(subject.strip_prefix(&self.store.prefix).map(String::from));
+        }
+        Ok(keys)
     }
 
     /// All records whose keys match a pattern, by key.

@@ -83,7 +83,8 @@ pub struct Findings {
     pub events: usize,
     /// Leases by camera, in the order of their first events.
     pub leases: BTreeMap<String, Vec<u64>>,
-    /// Events of an older lease after one of a newer lease.
+    /// Frames that were decoded under an older lease after the first frame of a newer one. An event
+    /// that only arrives late does not count: readers leave it out.
     pub interleaved: Vec<String>,
     /// Events that are stored twice.
     pub doubled: Vec<String>,
@@ -108,6 +109,7 @@ pub fn check(events: &[Value]) -> Findings {
     };
     let mut seen = BTreeSet::new();
     let mut numbers: BTreeMap<(String, String, u64), BTreeSet<u64>> = BTreeMap::new();
+    let mut first_frames: BTreeMap<(String, u64), String> = BTreeMap::new();
     for event in events {
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_string();
         let (run, camera, schema) = (text("run"), text("camera"), text("schema"));
@@ -116,18 +118,28 @@ pub fn check(events: &[Value]) -> Findings {
             continue;
         };
         let leases = found.leases.entry(camera.clone()).or_default();
-        match leases.iter().max() {
-            Some(newest) if *newest > lease => found.interleaved.push(shown(event)),
-            _ => {}
-        }
         if !leases.contains(&lease) {
             leases.push(lease);
+        }
+        if !event["frame"].is_null() {
+            let first = first_frames.entry((camera.clone(), lease));
+            let first = first.or_insert_with(|| text("time"));
+            *first = text("time").min(first.clone());
         }
         if let Some(seq) = event["seq"].as_u64() {
             if !seen.insert((run.clone(), camera.clone(), schema, seq)) {
                 found.doubled.push(shown(event));
             }
             numbers.entry((run, camera, lease)).or_default().insert(seq);
+        }
+    }
+    for event in events.iter().filter(|e| !e["frame"].is_null()) {
+        let text = |key: &str| event[key].as_str().unwrap_or_default().to_string();
+        let (camera, lease) = (text("camera"), event["lease"].as_u64().unwrap_or_default());
+        let mut newer = first_frames.range((camera.clone(), lease + 1)..(camera, u64::MAX));
+        // Times of one format: their order is that of their texts.
+        if newer.any(|(_, first)| *first <= text("time")) {
+            found.interleaved.push(shown(event));
         }
     }
     for ((run, camera, lease), seqs) in numbers {

@@ -59,6 +59,9 @@ impl Message {
     }
 }
 
+/// Longest wait for a line of the server. It only passes where a test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A client.
 pub struct Client(BufReader<TcpStream>);
 
@@ -66,8 +69,7 @@ impl Client {
     /// Connects with the fields of CONNECT, such as user and password, and these subscriptions.
     pub fn connect(port: u16, login: &Value, subscriptions: &[&str]) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
-        let timeout = Some(Duration::from_millis(500));
-        stream.set_read_timeout(timeout).expect("set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
         let mut client = Client(BufReader::new(stream));
         let mut options = json!({"verbose": false, "headers": true});
         for (key, value) in login.as_object().expect("fields") {
@@ -91,7 +93,7 @@ impl Client {
         self.0.get_mut().write_all(text.as_bytes()).expect("sent");
     }
 
-    /// The next line; None after 0.5 s without one.
+    /// The next line; None after [`PATIENCE`] without one.
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         match self.0.read_line(&mut line) {
@@ -100,7 +102,7 @@ impl Client {
         }
     }
 
-    /// The next message; None after 0.5 s without one.
+    /// The next message; None after [`PATIENCE`] without one.
     pub fn next(&mut self) -> Option<Message> {
         loop {
             let line = self.line()?;
@@ -127,7 +129,7 @@ impl Client {
         }
     }
 
-    /// Receives messages until there are `enough` or 0.5 s pass without one.
+    /// Receives messages until there are `enough` or [`PATIENCE`] passes without one.
     pub fn drain(&mut self, enough: usize) -> Vec<Message> {
         let mut all = Vec::new();
         while all.len() < enough
@@ -202,15 +204,8 @@ pub fn read_stream_named(port: u16, login: &Value, stream: &str) -> Vec<Message>
         "max_deliver": -1,
     }});
     jetstream(port, login, &format!("CONSUMER.CREATE.{stream}"), &config);
-    let mut all = Vec::new();
-    assert!(
-        until(60, || {
-            all.extend(reader.drain(count - all.len()));
-            all.len() == count
-        }),
-        "{} of {count} messages",
-        all.len()
-    );
+    let all = reader.drain(count);
+    assert_eq!(all.len(), count, "messages of the stream {stream}");
     all
 }
 
