@@ -53,7 +53,7 @@ web-check: ## types, lints and unit tests of the dashboard; fail if web/dist is 
 	npm run --silent types && npm run --silent lint && npm run --silent test && npm run --silent check
 test-dashboard: build ## the dashboard in headless Chromium, with a running service
 	@if ! node web/scripts/require_node.mjs; then echo 'test-dashboard is SKIPPED: run make setup-web'; exit 0; fi; \
-	node --test --test-reporter spec tests/dashboard/*.test.mjs
+	node --test --test-timeout=900000 --test-force-exit --test-reporter spec tests/dashboard/*.test.mjs
 bench-dashboard: build ## size, first paint and dropped frames of the dashboard (BENCHMARKS.md)
 	@node tests/dashboard/bench.mjs
 

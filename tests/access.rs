@@ -10,8 +10,10 @@ mod http;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
-use common::{text, until};
+use common::{Running, text, until};
 use http::{Request, Service, account, command, connect};
 use serde_json::Value;
 use tungstenite::Message;
@@ -559,7 +561,12 @@ fn the_audit_log_says_who_did_what_from_where() {
             .get(&format!("/api/v1/audit{query}"), &[cookie])
             .json()
     };
-    let page = audit("");
+    // An answer waits for the disk, but at most 2 s.
+    let mut page = Value::Null;
+    until(60, || {
+        page = audit("");
+        page["entries"].as_array().is_some_and(|e| e.len() >= 7)
+    });
     let entries = page["entries"].as_array().unwrap();
     let summary: Vec<String> = entries
         .iter()
@@ -722,34 +729,41 @@ fn passwords_are_asked_for_twice_without_echo() {
             program.get_program().display(),
             dir.path().display()
         );
-        let mut child = std::process::Command::new("script")
+        let child = std::process::Command::new("script")
             .args(["-qec", &line, "/dev/null"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()?;
-        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), String::new());
-        let mut output = child.stdout.take().unwrap();
+        let mut child = Running(child);
+        let (mut keyboard, mut screen) = (child.0.stdin.take().unwrap(), String::new());
+        let mut output = child.0.stdout.take().unwrap();
+        let (send, parts) = channel();
+        std::thread::spawn(move || {
+            let mut part = [0; 200];
+            while let Ok(n @ 1..) = output.read(&mut part) {
+                let _ = send.send(text(&part[..n])); // the test may have failed
+            }
+        });
         let mut read_until = |end: Option<&str>| {
             while end.is_none_or(|end| !screen.contains(end)) {
-                let mut part = [0; 200];
-                let n = output.read(&mut part).unwrap();
-                if n == 0 {
-                    break;
+                match parts.recv_timeout(Duration::from_secs(60)) {
+                    Ok(part) => screen += &part,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => panic!("{screen} and no more"),
                 }
-                screen += &text(&part[..n]);
             }
             screen.clone()
         };
         for (question, password) in ["characters): ", "again: "].into_iter().zip(passwords) {
             read_until(Some(question));
             // The echo is turned off just after the question is written.
-            assert!(until(30, || has_no_echo(child.id())));
+            assert!(until(30, || has_no_echo(child.0.id())));
             keyboard
                 .write_all(format!("{password}\n").as_bytes())
                 .unwrap();
         }
         let screen = read_until(None);
-        Ok::<_, std::io::Error>((child.wait().unwrap().success(), screen))
+        Ok::<_, std::io::Error>((child.code(60) == Some(0), screen))
     };
     let Ok((added, screen)) = add("anna", [PASSWORD, PASSWORD]) else {
         eprintln!("SKIPPED: the program script is not installed (Debian: bsdutils)");

@@ -12,7 +12,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 
-use common::{json_lines, repository, until};
+use common::{complete_lines, json_lines, output_within, repository, until};
 use http::{Answer, Request, Service, connect};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::RowAccessor as _;
@@ -628,7 +628,18 @@ fn a_client_that_reconnects_misses_no_event() {
     seen.sort_unstable();
     seen.dedup();
     let (first, last) = (seen[0], seen[seen.len() - 1]);
-    assert_eq!(seen.len() as u64, last - first + 1, "{seen:?}");
+    // A camera drops frames while the detector is busy, so the events of the file count.
+    let written = || -> Vec<u64> {
+        complete_lines(&service.dir.join("out.jsonl"))
+            .iter()
+            .filter(|e| e["schema"] == "twintrack.trajectory/1")
+            .filter_map(|e| e["frame"].as_u64())
+            .collect()
+    };
+    assert!(until(60, || written().last().is_some_and(|f| *f >= last)));
+    let mut between = written();
+    between.retain(|f| (first..=last).contains(f));
+    assert_eq!(seen, between);
 
     // Server-sent events have the token as their id.
     let mut stream = connect(service.port);
@@ -651,7 +662,10 @@ fn a_client_that_reconnects_misses_no_event() {
         .find_map(|l| l.strip_prefix("data: ").map(str::to_string))
         .unwrap();
     let event: Value = serde_json::from_str(&data).unwrap();
-    assert!(event["frame"].as_u64().unwrap() <= last + 1, "{event}");
+    let frame = event["frame"].as_u64().unwrap();
+    let next = || written().into_iter().find(|f| *f > last);
+    let none_missed = until(60, || next().is_some_and(|next| frame <= next));
+    assert!(none_missed, "{event} {:?}", next());
 
     // A token of another run: the kept events are sent, after the message that events are missing.
     let other = format!("{}.7", uuid::Uuid::now_v7().simple());
@@ -816,7 +830,8 @@ fn schemathesis_finds_no_answer_that_contradicts_the_openapi_document() {
     let dir = tempfile::tempdir().unwrap();
     let service = start(dir.path());
     ended_tracks(&service, 1);
-    let out = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .arg("--config-file")
         .arg(repository("tests/fixtures/schemathesis.toml"))
         .arg("run")
@@ -830,6 +845,8 @@ fn schemathesis_finds_no_answer_that_contradicts_the_openapi_document() {
             "/(live|video)$",
             "--phases",
             "coverage,fuzzing",
+            "--request-timeout",
+            "60",
         ])
         .args([
             "--max-examples",
@@ -843,9 +860,8 @@ fn schemathesis_finds_no_answer_that_contradicts_the_openapi_document() {
             "not_a_server_error,status_code_conformance,content_type_conformance,\
              response_schema_conformance,response_headers_conformance,negative_data_rejection",
         )
-        .current_dir(dir.path())
-        .output()
-        .unwrap();
+        .current_dir(dir.path());
+    let out = output_within(1200, &mut command);
     let report = common::text(&out.stdout);
     assert!(
         out.status.success(),

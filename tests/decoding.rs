@@ -12,7 +12,7 @@ use common::{clip, ffmpeg, has_ffmpeg, json_lines, run, text, twintrack};
 use opencv::core::Mat;
 use opencv::prelude::*;
 use opencv::videoio::{self, VideoCapture};
-use twintrack::source::{self, SourceConfig, SourceOptions, video};
+use twintrack::source::{self, CameraConfig, SourceConfig, SourceOptions, video};
 
 /// Frames, and the largest and the mean absolute difference of all their values from OpenCV's.
 fn difference(path: &Path) -> (u64, u8, f64) {
@@ -123,7 +123,7 @@ fn a_decoder_has_the_threads_that_are_asked_for_and_gives_all_frames() {
     assert_eq!(frames_and_threads(3), (400, 3));
 }
 
-/// The number of frames that a camera gives of 30, when no more data comes.
+/// The number of frames that a camera gives of 30, when no more data comes for half a minute.
 fn frames_of_a_camera_that_stalls(bytes: &[u8], decoding: SourceConfig) -> usize {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/live.ts", listener.local_addr().unwrap());
@@ -138,10 +138,9 @@ fn frames_of_a_camera_that_stalls(bytes: &[u8], decoding: SourceConfig) -> usize
                 .unwrap();
             let _ = stopped.recv(); // the connection stays open
         });
-        let options = SourceOptions::default()
-            .with_recorded(Some(false))
-            .with_decoding(decoding);
-        let mut camera = source::open(&address, &options).unwrap();
+        let config = CameraConfig::of_input(&address, Some(false)).with_read_timeout(30.0);
+        let options = SourceOptions::default().with_decoding(decoding);
+        let mut camera = source::open_camera(&config, &options).unwrap();
         let frames = std::iter::from_fn(|| camera.next_frame().ok().flatten()).count();
         drop(stop);
         frames
@@ -161,10 +160,13 @@ fn a_cameras_frames_do_not_wait_for_the_next_ones_to_be_decoded() {
     );
     let bytes = std::fs::read(dir.path().join("camera.ts")).unwrap();
     let default = SourceConfig::default();
-    let usual = frames_of_a_camera_that_stalls(&bytes, default);
+    let (usual, later) = std::thread::scope(|scope| {
+        let later = scope.spawn(|| frames_of_a_camera_that_stalls(&bytes, default.with_threads(4)));
+        let usual = frames_of_a_camera_that_stalls(&bytes, default);
+        (usual, later.join().unwrap())
+    });
     // The container and the parser hold the last one or two: their end is not known yet.
     assert!(usual >= 27, "{usual} of 30 frames");
-    let later = frames_of_a_camera_that_stalls(&bytes, default.with_threads(4));
     assert_eq!(usual - later, 3);
 }
 

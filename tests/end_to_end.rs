@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{clip, json_lines, repository, run, shared, text, twintrack};
+use common::{Running, clip, json_lines, repository, run, shared, text, twintrack};
 use serde_json::Value;
 
 const RUN: &str = "01936a1e-0000-7000-8000-000000000001";
@@ -341,25 +341,25 @@ fn a_folder_of_images_is_tracked() {
 fn ctrl_c_completes_the_files_and_exits_130() {
     let dir = tempfile::tempdir().unwrap();
     let (jsonl, video) = (dir.path().join("out.jsonl"), dir.path().join("out.mp4"));
-    let mut child = twintrack()
-        .args([
-            "track",
-            clip().to_str().unwrap(),
-            "--output",
-            "-",
-            "--video",
-            video.to_str().unwrap(),
-        ])
-        .stdout(std::fs::File::create(&jsonl).unwrap())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = Running::start(
+        twintrack()
+            .args([
+                "track",
+                clip().to_str().unwrap(),
+                "--output",
+                "-",
+                "--video",
+                video.to_str().unwrap(),
+            ])
+            .stdout(std::fs::File::create(&jsonl).unwrap())
+            .stderr(Stdio::null()),
+    );
     let deadline = Instant::now() + Duration::from_secs(60);
     while std::fs::metadata(&jsonl).unwrap().len() < 2000 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    common::signal(&child, "INT");
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    child.signal("INT");
+    assert_eq!(child.code(60), Some(130));
     let events = json_lines(&std::fs::read_to_string(&jsonl).unwrap());
     let n = frames(&events).len();
     assert!((1..400).contains(&n), "{n} frames before the interruption");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use common::{clip, ffmpeg, has_ffmpeg, json_lines, run, text, twintrack};
+use common::{Running, clip, ffmpeg, has_ffmpeg, json_lines, run, text, twintrack};
 use serde_json::Value;
 
 /// `twintrack track` in the folder `dir`, with the detections in its `det.txt` instead of networks.
@@ -520,7 +520,7 @@ fn serve(dir: PathBuf) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten().take(100) {
+        for stream in listener.incoming().flatten().take(1000) {
             let dir = dir.clone();
             std::thread::spawn(move || respond(stream, &dir));
         }
@@ -590,24 +590,23 @@ fn an_address_with_live_is_reopened_when_it_ends() {
         &format!("{PATTERN} -movflags +faststart clip.mp4"),
     );
     let server = serve(dir.path().to_path_buf());
-    let mut child = track(dir.path(), &format!("{server}/clip.mp4"))
-        .args(["--live", "--output", "out.jsonl"])
-        .spawn()
-        .unwrap();
+    let address = format!("{server}/clip.mp4");
+    let mut child =
+        Running::start(track(dir.path(), &address).args(["--live", "--output", "out.jsonl"]));
     let count = || {
         std::fs::read_to_string(dir.path().join("out.jsonl"))
             .unwrap_or_default()
             .matches("trajectory/1")
             .count()
     };
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + Duration::from_secs(240);
     let mut starts = 0;
     while starts < 2 && std::time::Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
         // One playback of the file delivers at least one and at most 40 frames.
         starts = count() / 41 + usize::from(count() > 0);
     }
-    common::signal(&child, "INT");
-    child.wait().unwrap();
+    child.signal("INT");
+    assert!(child.code(60).is_some(), "it does not end");
     assert!(starts >= 2, "{} frames", count());
 }

@@ -352,14 +352,16 @@ fn invalid_settings_are_rejected() {
     }
 }
 
-/// Starts `serve` with two cameras that repeat the clip.
-fn serve(dir: &Path, port: u16, more: &str) -> Running {
+/// Starts `serve` with two cameras that repeat the clip. `stop_within`: how many seconds events are
+/// delivered at the end.
+fn serve(dir: &Path, port: u16, stop_within: u32, more: &str) -> Running {
     let camera = |name: &str| {
         let url = clip().display().to_string();
         format!("[cameras.{name}]\nurl = {url:?}\nrepeat = true\n")
     };
     let text = format!(
-        "{NO_PAGE}state_dir = \"state\"\nstop_within = 5\n[detector]\nsize = \"416x320\"\n{}{}\
+        "{NO_PAGE}state_dir = \"state\"\nstop_within = {stop_within}\n\
+         [detector]\nsize = \"416x320\"\n{}{}\
          [nats]\nurl = \"nats://127.0.0.1:{port}\"\nstream = \"EVENTS\"\n{more}",
         camera("gate-1"),
         camera("gate-2")
@@ -382,20 +384,22 @@ fn a_wrong_password_is_one_line_of_the_log() {
     let Some(_server) = server(dir, port, rules) else {
         return;
     };
-    let mut child = serve(dir, port, "user = \"tracker\"\npassword = \"wrong word\"\n");
+    let login = "user = \"tracker\"\npassword = \"wrong word\"\n";
+    let mut child = serve(dir, port, 5, login);
     let attempts = || {
         let log = std::fs::read_to_string(dir.join("nats.log")).unwrap();
         log.matches("authentication error").count()
     };
     assert!(until(60, || attempts() > 3));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0));
+    assert_eq!(child.code(60), Some(0));
     let log = std::fs::read_to_string(dir.join("log")).unwrap();
     let lines: Vec<&str> = log.lines().filter(|l| l.contains("nats")).collect();
+    // On a busy machine two lines say that events stay: of the delivery, and of who waits for it.
     assert!(
-        lines.len() == 2
+        (2..=3).contains(&lines.len())
             && lines[0].contains("the server refuses the login")
-            && lines[1].contains("stay on disk for the next run"),
+            && lines[1].contains("stay on disk"),
         "{log}"
     );
     assert!(
@@ -414,7 +418,7 @@ fn a_stream_has_every_event_of_a_service() {
         return;
     };
     create_stream(port, &json!({}), &json!({}));
-    let mut child = serve(dir, port, "");
+    let mut child = serve(dir, port, 60, "");
     let log = || std::fs::read_to_string(dir.join("log")).unwrap();
     let written = || complete_lines(&dir.join("out.jsonl"));
     assert!(until(60, || stored(port, &json!({})) > 30), "{}", log());
@@ -426,7 +430,7 @@ fn a_stream_has_every_event_of_a_service() {
     let behind = || (stored(port, &json!({})) as usize) < at + 40;
     assert!(until(60, || !behind()), "{}", log());
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", log());
+    assert_eq!(child.code(120), Some(0), "{}", log());
     let messages = read_stream(port, &json!({}));
     let sent: BTreeSet<String> = written().iter().map(Value::to_string).collect();
     let arrived: Vec<Value> = messages.iter().map(nats::Message::json).collect();

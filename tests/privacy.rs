@@ -199,7 +199,8 @@ fn people_are_blurred_before_they_are_tracked() {
 fn serve(dir: &Path, privacy: &str) -> Service {
     let url = clip().display().to_string();
     let toml = format!(
-        "[serve]\nlisten = \"127.0.0.1:0\"\nstate_dir = \"state\"\n[detector]\nsize = \"416x320\"\n\
+        "[serve]\nlisten = \"127.0.0.1:0\"\nstate_dir = \"state\"\nstop_within = 60\n\
+         [detector]\nsize = \"416x320\"\n\
          [cameras.short]\nurl = {url:?}\nrealtime = false\n\
          [cameras.long]\nurl = {url:?}\nrepeat = true\n\
          [history]\ncrops = true\nembeddings = true\n[output]\nembeddings = true\n\
@@ -279,7 +280,7 @@ fn people_are_blurred_in_live_pictures_and_stored_crops() {
         assert_eq!(plain.status, 200);
         without_overlay.push(vec![(decode(&plain.body), boxes(event))]);
         service.child.signal("TERM");
-        assert_eq!(service.child.code(60), Some(0), "{}", service.log());
+        assert_eq!(service.child.code(120), Some(0), "{}", service.log());
         let pictures = crops(dir);
         assert!(pictures.len() > 5, "{} crops", pictures.len());
         stored.push(detail_of(&pictures));
@@ -310,7 +311,7 @@ fn one_setting_forbids_all_crops_and_one_all_embeddings() {
     let refused = service.send(&Request::bytes("POST", path, "image/jpeg", &picture.body));
     assert_eq!(refused.problem().1, "no-embedder", "{}", refused.text());
     service.child.signal("TERM");
-    assert_eq!(service.child.code(60), Some(0), "{}", service.log());
+    assert_eq!(service.child.code(120), Some(0), "{}", service.log());
     assert_eq!(crops(dir).len(), 0);
     let db = rusqlite::Connection::open(dir.join("state/history.sqlite")).unwrap();
     let count = |table: &str| {

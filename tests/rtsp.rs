@@ -43,12 +43,12 @@ fn a_camera_is_tracked_again_after_an_interruption() {
     let dir = tempfile::tempdir().unwrap();
     let (out, log) = (dir.path().join("out.jsonl"), dir.path().join("log"));
     let stderr = std::fs::File::create(&log).unwrap();
-    let mut child = twintrack()
-        .args(["-v", "track", &address, "--output"])
-        .arg(&out)
-        .stderr(stderr)
-        .spawn()
-        .unwrap();
+    let mut child = Running::start(
+        twintrack()
+            .args(["-v", "track", &address, "--output"])
+            .arg(&out)
+            .stderr(stderr),
+    );
     let frames = || {
         std::fs::read_to_string(&out)
             .unwrap_or_default()
@@ -58,7 +58,8 @@ fn a_camera_is_tracked_again_after_an_interruption() {
     };
     let mut wait = |count: usize, seconds: u64| {
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        while frames() < count && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+        while frames() < count && Instant::now() < deadline && child.0.try_wait().unwrap().is_none()
+        {
             std::thread::sleep(Duration::from_millis(50));
         }
         (frames() >= count, std::fs::read_to_string(&log).unwrap())
@@ -71,8 +72,8 @@ fn a_camera_is_tracked_again_after_an_interruption() {
     let _server = serve_at(port).unwrap();
     let (back, messages) = wait(before + 20, 60);
     assert!(back, "not tracked after the interruption: {messages}");
-    common::signal(&child, "INT");
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{messages}");
+    child.signal("INT");
+    assert_eq!(child.code(60), Some(130), "{messages}");
     let messages = std::fs::read_to_string(&log).unwrap();
     assert!(
         messages.contains("the camera gives no frames")
@@ -130,14 +131,14 @@ fn an_interrupted_camera_does_not_affect_another() {
     );
     std::fs::write(&file, settings).unwrap();
     let stderr = std::fs::File::create(&log).unwrap();
-    let mut child = twintrack()
-        .args(["-v", "serve", "--config"])
-        .arg(&file)
-        .arg("--output")
-        .arg(&out)
-        .stderr(stderr)
-        .spawn()
-        .unwrap();
+    let mut child = Running::start(
+        twintrack()
+            .args(["-v", "serve", "--config"])
+            .arg(&file)
+            .arg("--output")
+            .arg(&out)
+            .stderr(stderr),
+    );
     let frames = |name: &str| {
         let mark = format!("\"camera\":\"{name}\"");
         let text = std::fs::read_to_string(&out).unwrap_or_default();
@@ -160,8 +161,8 @@ fn an_interrupted_camera_does_not_affect_another() {
     let meanwhile = wait("healthy", frames("healthy") + 20, 60);
     let _restarted = serve_at(port).unwrap();
     let back = wait("interrupted", gone + 5, 60);
-    common::signal(&child, "INT");
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", messages());
+    child.signal("INT");
+    assert_eq!(child.code(60), Some(130), "{}", messages());
     assert!(
         started && back,
         "started {started}, back {back}: {}",
@@ -209,7 +210,6 @@ fn frames_have_the_cameras_time_after_the_first_rtcp_report() {
         frames().last()
     );
     let frames = frames();
-    assert_eq!(frames[0]["clock"], "arrival");
     let time = |f: &serde_json::Value| {
         f["time"]
             .as_str()
@@ -225,10 +225,12 @@ fn frames_have_the_cameras_time_after_the_first_rtcp_report() {
         );
         assert!((wall - stream).abs() < 2e-3, "{wall} {stream}");
     }
-    let last = frames.iter().rfind(|f| f["clock"] == "arrival").unwrap();
-    let prefetch = own[0]["pts"].as_f64().unwrap() - last["pts"].as_f64().unwrap();
-    let delay = prefetch - time(own[0]).duration_since(time(last)).as_secs_f64();
-    assert!(delay > -0.1, "a frame arrives {delay} s after its time");
+    // If opening takes long, the first report comes before the first frame.
+    if let Some(last) = frames.iter().rfind(|f| f["clock"] == "arrival") {
+        let prefetch = own[0]["pts"].as_f64().unwrap() - last["pts"].as_f64().unwrap();
+        let delay = prefetch - time(own[0]).duration_since(time(last)).as_secs_f64();
+        assert!(delay > -0.1, "a frame arrives {delay} s after its time");
+    }
     assert!(
         own.iter()
             .all(|f| time(f) > started && time(f) <= jiff::Timestamp::now())
@@ -267,13 +269,13 @@ fn a_camera_is_tracked_until_ctrl_c() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("out.jsonl");
-    let mut child = twintrack()
-        .args(["-v", "track", &address, "--output"])
-        .arg(&out)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let (out, log) = (dir.path().join("out.jsonl"), dir.path().join("log"));
+    let mut child = Running::start(
+        twintrack()
+            .args(["-v", "track", &address, "--output"])
+            .arg(&out)
+            .stderr(std::fs::File::create(&log).unwrap()),
+    );
     let deadline = Instant::now() + Duration::from_secs(60);
     let lines = || {
         std::fs::read_to_string(&out)
@@ -281,13 +283,13 @@ fn a_camera_is_tracked_until_ctrl_c() {
             .lines()
             .count()
     };
-    while lines() < 40 && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+    while lines() < 40 && Instant::now() < deadline && child.0.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(100));
     }
-    common::signal(&child, "INT");
-    let result = child.wait_with_output().unwrap();
-    let stderr = text(&result.stderr);
-    assert_eq!(result.status.code(), Some(130), "{stderr}");
+    child.signal("INT");
+    let code = child.code(60);
+    let stderr = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(code, Some(130), "{stderr}");
     assert!(
         !stderr.contains("secret"),
         "the password is shown: {stderr}"

@@ -427,12 +427,12 @@ fn cameras_change_on_sighup() {
     );
     write(&["stays", "added"], "");
     child.signal("HUP");
-    assert!(until(10, || count("added") > 5), "{}", log_text());
+    assert!(until(120, || count("added") > 5), "{}", log_text());
     let before = count("removed");
     write(&["stays"], "[cameras.bad]\nulr = \"x\"");
     child.signal("HUP");
     assert!(
-        until(10, || log_text().contains("the cameras stay unchanged")),
+        until(120, || log_text().contains("the cameras stay unchanged")),
         "{}",
         log_text()
     );
@@ -440,7 +440,7 @@ fn cameras_change_on_sighup() {
     write(&["stays", "added", "removed"], "");
     child.signal("HUP");
     assert!(
-        until(10, || count("removed") > before + 20),
+        until(120, || count("removed") > before + 20),
         "{}",
         log_text()
     );
@@ -513,12 +513,13 @@ fn an_mjpeg_camera_has_arrival_times_and_respects_target_fps() {
         .unwrap()
         .port();
     let url = format!("http://127.0.0.1:{port}/cam.mjpg");
+    // It accepts one connection, so it plays the clip in a loop and is not left for being slow.
     let output = [
-        "-t", "30", "-q:v", "4", "-f", "mpjpeg", "-listen", "1", &url,
+        "-t", "300", "-q:v", "4", "-f", "mpjpeg", "-listen", "1", &url,
     ];
     let _camera = Running::start(
         Command::new("ffmpeg")
-            .args(["-v", "quiet", "-re", "-i"])
+            .args(["-v", "quiet", "-re", "-stream_loop", "-1", "-i"])
             .arg(clip())
             .args(output),
     );
@@ -528,7 +529,8 @@ fn an_mjpeg_camera_has_arrival_times_and_respects_target_fps() {
     );
     let settings = format!(
         "{NO_PAGE}[detector]\nsize = \"416x320\"\n\
-         [cameras.web]\nurl = \"{url}\"\ntarget_fps = 3.5\n"
+         [cameras.web]\nurl = \"{url}\"\ntarget_fps = 3.5\n\
+         open_timeout = 30\nread_timeout = 30\nhang_timeout = 121\n"
     );
     std::fs::write(&file, settings).unwrap();
     let mut child = Running::start(
@@ -538,16 +540,17 @@ fn an_mjpeg_camera_has_arrival_times_and_respects_target_fps() {
             .arg("--output")
             .arg(&out),
     );
-    let enough = until(60, || frames(dir.path(), "web").len() >= 25);
+    let enough = until(240, || frames(dir.path(), "web").len() >= 25);
     child.signal("INT");
-    assert_eq!(child.code(20), Some(130));
+    assert_eq!(child.code(60), Some(130));
     let frames = frames(dir.path(), "web");
     assert!(enough, "{} frames", frames.len());
     let pts: Vec<f64> = frames.iter().map(|f| f["pts"].as_f64().unwrap()).collect();
     // The first frames arrive at once, because the server sends frames while the camera is being
-    // opened. A slow machine receives fewer frames, never more.
+    // opened. A slow machine receives fewer frames, never more. Due times stay on a grid, so 15
+    // intervals may be shorter by nearly one.
     assert!(
-        15.0 < 3.7 * (pts[24] - pts[9]),
+        13.9 < 3.5 * (pts[24] - pts[9]),
         "more than 3.5 frames/s: {pts:?}"
     );
     assert!(

@@ -7,6 +7,7 @@ mod common;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{Running, clip, complete_lines, json_lines, twintrack, until};
 
@@ -158,6 +159,7 @@ fn a_sink_that_hangs_does_not_block_shutdown() {
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder()
             .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
             .build(),
     );
     let get = |path: &str| {

@@ -44,7 +44,7 @@ fn cameras(dir: &Path, more: &str) -> PathBuf {
         )
     };
     let state = format!(
-        "state_dir = \"{}\"\nstop_within = 5.0\n",
+        "state_dir = \"{}\"\nstop_within = 60.0\n",
         dir.join("state").display()
     );
     std::fs::write(
@@ -130,9 +130,18 @@ fn topics_and_states(version: &str) {
     let mut child = serve(dir, &file);
     assert!(until(60, || events(dir).len() > 60), "{}", log_text(dir));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
-    until(5, || {
+    assert_eq!(child.code(120), Some(0), "{}", log_text(dir));
+    let own = || -> Vec<String> {
+        received(dir)
+            .into_iter()
+            .filter(|(_, t, _)| t == "twintrack/status")
+            .map(|(_, _, p)| p)
+            .collect()
+    };
+    // The program publishes its end after the last event.
+    until(60, || {
         events(dir).len() >= complete_lines(&dir.join("out.jsonl")).len()
+            && own().last().is_some_and(|s| s == "offline")
     });
     assert_complete(dir, &events(dir));
     for (_, topic, text) in received(dir).iter().filter(|(_, _, p)| p.starts_with('{')) {
@@ -148,12 +157,7 @@ fn topics_and_states(version: &str) {
             format!("twintrack/{}/{last}", e["camera"].as_str().unwrap())
         );
     }
-    let own: Vec<String> = received(dir)
-        .into_iter()
-        .filter(|(_, t, _)| t == "twintrack/status")
-        .map(|(_, _, p)| p)
-        .collect();
-    assert_eq!(own, ["online", "offline"]);
+    assert_eq!(own(), ["online", "offline"]);
     // A later subscriber receives the last states, because they are retained.
     let port = port.to_string();
     let late = Command::new("mosquitto_sub")
@@ -229,7 +233,7 @@ fn broker_outage(version: &str, before: u64, outage: u64, after: u64) {
         arrived()
     );
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
+    assert_eq!(child.code(120), Some(0), "{}", log_text(dir));
     until(60, || arrived() >= written());
     assert_complete(dir, &events(dir));
 }
@@ -265,7 +269,9 @@ fn events_of_a_killed_run_are_delivered_by_the_next_run() {
     assert!(until(60, || events(dir).len() > 30), "{}", log_text(dir));
     first.signal("TERM");
     assert!(first.code(10).is_some());
-    std::thread::sleep(Duration::from_secs(2));
+    let written = || complete_lines(&dir.join("out.jsonl")).len();
+    let at = written();
+    assert!(until(60, || written() >= at + 10), "{}", log_text(dir));
     child.signal("KILL");
     child.code(5);
     let left = complete_lines(&dir.join("out.jsonl"));
@@ -277,6 +283,10 @@ fn events_of_a_killed_run_are_delivered_by_the_next_run() {
         "{}",
         log_text(dir)
     );
+    // The broker has the last will of this run when it has an event of it.
+    let run = complete_lines(&dir.join("out.jsonl")).last().unwrap()["run"].clone();
+    let arrives = || events(dir).iter().any(|e| e["run"] == run);
+    assert!(until(60, arrives), "{}", log_text(dir));
     // Without a DISCONNECT the broker publishes the last will.
     child.signal("KILL");
     child.code(5);
@@ -299,7 +309,6 @@ fn events_of_a_killed_run_are_delivered_by_the_next_run() {
         own()
     );
     let arrived = || events(dir).iter().map(key).collect::<BTreeSet<_>>().len();
-    let written = || complete_lines(&dir.join("out.jsonl")).len();
     let at = written();
     assert!(
         until(60, || arrived() >= at),
@@ -307,7 +316,7 @@ fn events_of_a_killed_run_are_delivered_by_the_next_run() {
         arrived()
     );
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
+    assert_eq!(child.code(120), Some(0), "{}", log_text(dir));
     until(30, || arrived() >= written());
     assert!(
         log_text(dir).contains("events of an earlier run"),
@@ -409,7 +418,7 @@ fn tls_and_password_are_used_and_a_wrong_password_is_logged() {
     let mut child = serve(dir, &file);
     assert!(until(60, || events(dir).len() > 30), "{}", log_text(dir));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
+    assert_eq!(child.code(120), Some(0), "{}", log_text(dir));
     assert!(!log_text(dir).contains("secret-word") && !log_text(dir).contains("wrong-word"));
 }
 
@@ -493,13 +502,15 @@ fn a_webhook_receives_every_event_with_a_valid_signature() {
         log_text(dir)
     );
     r.accepts.store(true, Ordering::Relaxed);
+    let accepted = || r.posts.lock().unwrap().iter().any(|p| p.3);
+    assert!(until(60, accepted), "{}", log_text(dir));
     assert!(
         until(60, || complete_lines(&dir.join("out.jsonl")).len() > 60),
         "{}",
         log_text(dir)
     );
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
+    assert_eq!(child.code(120), Some(0), "{}", log_text(dir));
     let posts = r.posts.lock().unwrap().clone();
     let accepted: Vec<Value> = posts
         .iter()
@@ -571,8 +582,8 @@ fn invalid_settings_of_receivers_are_rejected_at_the_start() {
     }
 }
 
-/// Retained messages of a broker: topic and text.
-fn retained(port: u16, topics: &[&str]) -> std::collections::BTreeMap<String, String> {
+/// Retained messages of a broker that arrive within 10 s: topic and text.
+fn retained(port: u16, topics: &[&str]) -> BTreeMap<String, String> {
     let mut command = Command::new("mosquitto_sub");
     command.args([
         "-h",
@@ -580,7 +591,7 @@ fn retained(port: u16, topics: &[&str]) -> std::collections::BTreeMap<String, St
         "-p",
         &port.to_string(),
         "-W",
-        "2",
+        "10",
         "-F",
         "%r\t%t\t%p",
     ]);
@@ -630,15 +641,6 @@ fn home_assistant_finds_zones_and_lines_and_forgets_those_that_are_gone() {
         "twintrack/gate/zones/whole",
         "twintrack/gate/lines/diagonal",
     ];
-    assert!(
-        until(120, || {
-            let found = retained(port, &all);
-            states.iter().all(|t| found.contains_key(*t))
-        }),
-        "{}",
-        log_text(dir)
-    );
-    let found = retained(port, &all);
     let sensor = |name: &str| format!("homeassistant/sensor/twintrack_gate/{name}/config");
     let names = [
         "zone_whole_occupancy",
@@ -647,6 +649,15 @@ fn home_assistant_finds_zones_and_lines_and_forgets_those_that_are_gone() {
         "line_diagonal_in",
         "line_diagonal_out",
     ];
+    let connection = "homeassistant/binary_sensor/twintrack_gate/connection/config";
+    let mut found = BTreeMap::new();
+    let is_complete = until(120, || {
+        found = retained(port, &all);
+        states.iter().all(|t| found.contains_key(*t))
+            && names.iter().all(|n| found.contains_key(&sensor(n)))
+            && found.contains_key(connection)
+    });
+    assert!(is_complete, "{found:?}\n{}", log_text(dir));
     for name in names {
         let config: Value = serde_json::from_str(&found[&sensor(name)]).unwrap();
         let state = config["state_topic"].as_str().unwrap();
@@ -658,8 +669,6 @@ fn home_assistant_finds_zones_and_lines_and_forgets_those_that_are_gone() {
         let event: Value = serde_json::from_str(&found[state]).unwrap();
         assert!(event[field].is_u64(), "{name}: {event}");
     }
-    let connection = "homeassistant/binary_sensor/twintrack_gate/connection/config";
-    assert!(found.contains_key(connection));
 
     write(zone);
     child.signal("HUP");

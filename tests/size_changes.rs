@@ -11,12 +11,16 @@ use std::path::Path;
 
 use common::{ffmpeg, has_ffmpeg, json_lines, run, text, twintrack};
 use twintrack::frame::Frame;
-use twintrack::source::{self, SourceOptions};
+use twintrack::source::{self, CameraConfig, Source, SourceOptions};
 
 /// All frames of an input.
 fn frames(input: &str) -> Vec<Frame> {
     let options = SourceOptions::default().with_recorded(Some(true));
-    let mut source = source::open(input, &options).unwrap_or_else(|e| panic!("{e}"));
+    let source = source::open(input, &options).unwrap_or_else(|e| panic!("{e}"));
+    frames_from(source, input)
+}
+
+fn frames_from(mut source: Box<dyn Source>, input: &str) -> Vec<Frame> {
     std::iter::from_fn(|| {
         source
             .next_frame()
@@ -205,7 +209,9 @@ fn frames_of_a_stream_over_http_have_their_own_size() {
             let _ = stream.write_all(&[head.as_bytes(), &bytes].concat()); // the reader may be gone
         }
     });
-    let got = frames(&address);
+    let camera = CameraConfig::of_input(&address, Some(true)).with_read_timeout(30.0);
+    let source = source::open_camera(&camera, &SourceOptions::default()).unwrap();
+    let got = frames_from(source, &address);
     let sizes: Vec<u32> = got.iter().map(|f| f.width).collect();
     assert_eq!(sizes, [[192; 10], [98; 10]].concat());
     let small = frames_of(dir, "small.ts");

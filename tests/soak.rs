@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -198,8 +198,14 @@ struct Metrics(u16);
 
 impl Metrics {
     fn text(&self) -> String {
-        let response = ureq::get(format!("http://127.0.0.1:{}/metrics", self.0)).call();
-        response.unwrap().body_mut().read_to_string().unwrap()
+        let agent = ureq::Agent::new_with_config(
+            ureq::Agent::config_builder()
+                .timeout_global(Some(Duration::from_secs(60)))
+                .build(),
+        );
+        let response = agent.get(format!("http://127.0.0.1:{}/metrics", self.0));
+        let mut response = response.call().unwrap();
+        response.body_mut().read_to_string().unwrap()
     }
 
     fn get(&self, key: &str) -> f64 {
@@ -276,10 +282,11 @@ fn camera_clip(dir: &Path, width: u32, seconds: u64) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Runs `faulty` cameras with random faults and a healthy one for `seconds`. Asserts that the
-/// faulty cameras reconnect in time, the healthy camera keeps its frame rate, and no threads or
-/// descriptors leak.
-fn faults(faulty: usize, seconds: u64) {
+/// Runs `faulty` cameras with random faults and a healthy one for `seconds`, and until each faulty
+/// camera has had every fault. Asserts that the faulty cameras come back, the healthy camera is
+/// tracked meanwhile, and no threads or descriptors leak. `timed`: also that they come back in
+/// time, and the healthy camera keeps its frame rate; a busy machine does not manage that.
+fn faults(faulty: usize, seconds: u64, timed: bool) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let healthy = free_port();
@@ -287,7 +294,9 @@ fn faults(faulty: usize, seconds: u64) {
     let [Some(large), Some(small)] = clips else {
         return;
     };
-    let Some(_healthy) = rtsp_server(&large, healthy, seconds + 120, &[]) else {
+    // The servers outlast six faults at their limit.
+    let life = seconds + if timed { 120 } else { 900 };
+    let Some(_healthy) = rtsp_server(&large, healthy, life, &[]) else {
         return;
     };
     let mut cameras = vec![(
@@ -310,14 +319,14 @@ fn faults(faulty: usize, seconds: u64) {
             server: None,
             clips: [large.clone(), small.clone()],
             size: 0,
-            seconds: seconds + 120,
+            seconds: life,
         };
         camera.start("right-word");
         all.push(camera);
     }
     let (mut child, metrics) = serve(dir, &cameras);
     let up = || cameras.iter().all(|(name, _)| metrics.tracked(name) > 10.0);
-    assert!(until(60, up), "{}", log_text(dir));
+    assert!(until(120, up), "{}", log_text(dir));
     // Measures the frame rate without faults.
     let quiet = Duration::from_secs((seconds / 10).max(5));
     let rate = |over: Duration| {
@@ -333,36 +342,26 @@ fn faults(faulty: usize, seconds: u64) {
     };
     let before = (process("task"), process("fd"));
 
-    let (over, count) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU64::new(0)),
-    );
-    let returns: Arc<Mutex<Vec<(Fault, f64)>>> = Arc::default();
+    let over = Arc::new(AtomicBool::new(false));
+    // Fault, seconds until the camera was back, whether it came back.
+    let returns: Arc<Mutex<Vec<(Fault, f64, bool)>>> = Arc::default();
     let threads: Vec<_> = all
         .into_iter()
         .enumerate()
         .map(|(i, mut camera)| {
-            let (over, count, returns, port) =
-                (over.clone(), count.clone(), returns.clone(), metrics.0);
+            let (over, returns, port) = (over.clone(), returns.clone(), metrics.0);
             std::thread::spawn(move || {
                 let (mut rng, metrics) = (fastrand::Rng::with_seed(7 + i as u64), Metrics(port));
                 // Every fault occurs once, then faults are drawn at random.
                 let mut first: Vec<Fault> = FAULTS.to_vec();
                 rng.shuffle(&mut first);
-                while !over.load(Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) || !first.is_empty() {
                     let fault = first.pop().unwrap_or_else(|| FAULTS[rng.usize(..6)]);
                     camera.inject(fault, Duration::from_secs_f64(0.5 + 3.0 * rng.f64()));
                     let (at, start) = (metrics.tracked(&camera.name), Instant::now());
-                    while metrics.tracked(&camera.name) < at + 2.0
-                        && start.elapsed() < Duration::from_secs(20)
-                    {
-                        std::thread::sleep(Duration::from_millis(50));
-                    }
-                    returns
-                        .lock()
-                        .unwrap()
-                        .push((fault, start.elapsed().as_secs_f64()));
-                    count.fetch_add(1, Ordering::Relaxed);
+                    let back = until(120, || metrics.tracked(&camera.name) >= at + 2.0);
+                    let took = start.elapsed().as_secs_f64();
+                    returns.lock().unwrap().push((fault, took, back));
                     std::thread::sleep(Duration::from_secs_f64(0.2 + 0.5 * rng.f64()));
                 }
                 camera
@@ -372,8 +371,11 @@ fn faults(faulty: usize, seconds: u64) {
     let rate_during = rate(Duration::from_secs(seconds));
     over.store(true, Ordering::Relaxed);
     let all: Vec<FaultyCamera> = threads.into_iter().map(|t| t.join().unwrap()).collect();
-    std::thread::sleep(Duration::from_secs(2));
-    let after = (process("task"), process("fd"));
+    let mut after = before;
+    let freed = until(60, || {
+        after = (process("task"), process("fd"));
+        after.0 <= before.0 + 2 && after.1 <= before.1 + 2
+    });
     let hung: f64 = all
         .iter()
         .map(|camera| {
@@ -384,7 +386,7 @@ fn faults(faulty: usize, seconds: u64) {
         })
         .sum();
     child.signal("TERM");
-    let code = child.code(20);
+    let code = child.code(60);
     let returns = returns.lock().unwrap().clone();
     let worst = |f: Fault| {
         returns
@@ -420,6 +422,16 @@ fn faults(faulty: usize, seconds: u64) {
         "{}",
         log_text(dir)
     );
+    assert!(
+        returns.iter().all(|r| r.2),
+        "{summary:?}\n{}",
+        log_text(dir)
+    );
+    assert!(rate_during > 0.0, "the healthy camera is not tracked");
+    assert!(freed, "threads and descriptors: {before:?}, {after:?}");
+    if !timed {
+        return;
+    }
     // The target is five seconds. One reconnect may take longer, because corrupt data can cause a
     // timeout and also disturb the reconnect.
     let late = returns.iter().filter(|r| r.1 > 5.0).count();
@@ -433,10 +445,6 @@ fn faults(faulty: usize, seconds: u64) {
         "{rate_during} frames/s instead of {rate_before}"
     );
     assert!(
-        after.0 <= before.0 + 2 && after.1 <= before.1 + 2,
-        "threads and descriptors: {before:?}, {after:?}"
-    );
-    assert!(
         returns.len() as u64 >= faulty as u64 * seconds / 9,
         "only {} faults",
         returns.len()
@@ -445,14 +453,14 @@ fn faults(faulty: usize, seconds: u64) {
 
 #[test]
 fn cameras_come_back_from_every_kind_of_fault() {
-    faults(2, 30);
+    faults(2, 30, false);
 }
 
 /// About 200 faults.
 #[test]
 #[ignore = "long: `make soak`"]
 fn soak_faults_for_ten_minutes() {
-    faults(3, 600);
+    faults(3, 600, true);
 }
 
 /// Each camera has ten frames per second.

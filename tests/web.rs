@@ -68,6 +68,7 @@ fn get(port: u16, path: &str, headers: &[(&str, &str)]) -> (u16, String, Vec<u8>
         ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
+            .timeout_global(Some(Duration::from_secs(60)))
             .build(),
     );
     let mut request = agent.get(format!("http://127.0.0.1:{port}{path}"));
@@ -163,7 +164,7 @@ fn page_pictures_health_and_metrics_are_served() {
     }
     assert!(
         has("twintrack_queue_frames{queue=\"detector\"}") <= 2.0
-            && has("twintrack_queue_frames{queue=\"sinks\"}") < 10.0
+            && has("twintrack_queue_frames{queue=\"sinks\"}") <= 32.0
     );
     for stage in ["scale", "detect", "embed", "track"] {
         assert!(
@@ -478,7 +479,7 @@ fn many_clients(
                         let before = last.insert(camera.into(), seq);
                         gaps.fetch_add(before.map_or(0, |b| seq - b - 1), Ordering::Relaxed);
                     }
-                    over.load(Ordering::Relaxed)
+                    over.load(Ordering::Relaxed) && delays.len() >= least
                 });
                 received.unwrap();
                 delays

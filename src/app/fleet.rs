@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use twintrack::address::Address;
-use twintrack::fleet::buckets::Fleet;
+use twintrack::fleet::buckets::{Fleet, REQUEST};
 use twintrack::fleet::overview::FleetOverview;
 use twintrack::fleet::records::check_camera;
 use twintrack::pipeline::CameraConfigs;
@@ -126,7 +126,7 @@ impl ServerArgs {
                 "which fleet? Give its NATS server with --nats nats://HOST:4222, or --config FILE"
             );
         }
-        Ok(Fleet::connect(&fleet, service.nats.as_ref()).await?)
+        Ok(Fleet::connect(&fleet, service.nats.as_ref(), REQUEST).await?)
     }
 }
 

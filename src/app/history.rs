@@ -18,7 +18,7 @@ use crate::app::signals::Signals;
 use crate::app::{networks, people};
 use twintrack::config::Config;
 use twintrack::embed::Embedder;
-use twintrack::fleet::buckets::Fleet;
+use twintrack::fleet::buckets::{Fleet, REQUEST};
 use twintrack::fleet::history_consumer::HistoryConsumer;
 use twintrack::fleet::live_feed::LiveFeed;
 use twintrack::pipeline::{CameraConfigs, Cameras};
@@ -90,7 +90,7 @@ async fn store(
     let run = uuid::Uuid::now_v7();
     let history = History::open(&history, &service.serve.state(), run)?;
     let stop = signals.stop();
-    let fleet = connect(fleet, &service, &stop).await?;
+    let fleet = connect(fleet, &service, REQUEST, &stop).await?;
     let embedder = networks::embedder(&config)?.filter(|_| config.privacy.embeddings);
     let matching = people::matching(&service, embedder.as_ref())?;
     let matching = matching.map(|m| m.start(&history)).transpose()?;

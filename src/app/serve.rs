@@ -349,9 +349,10 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let result = pipeline.run().await;
     drop(matching);
     left.cancel();
-    if let Some(worker) = worker {
-        let _ = worker.await; // it has logged its errors
-    }
+    let is_worker_sound = match worker {
+        Some(worker) => worker.await.unwrap_or(false), // it has logged its errors
+        None => true,
+    };
     ended.cancel();
     reloading.abort();
     applying.abort();
@@ -367,7 +368,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         result => result.map(|_| true)?,
     };
     let lost = |h: &History| h.counts().shutdown.load(Ordering::Relaxed) > 0;
-    let finished = finished && !outputs.history.as_ref().is_some_and(lost);
+    let finished = finished && is_worker_sound && !outputs.history.as_ref().is_some_and(lost);
     if !args.quiet {
         eprint!("{}", show::counts(&counts, true));
     }

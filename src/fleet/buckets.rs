@@ -31,10 +31,12 @@ pub(super) const LEADER: &str = "coordinator";
 const NOTICES: &str = "twintrack.fleet.";
 /// Time after which the stream no longer recognises a repeated event.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
-/// Timeout of a request. A worker that waits long loses its cameras to others.
-const REQUEST: Duration = Duration::from_secs(1);
-/// Timeout of a list of all records.
-const LIST: Duration = Duration::from_secs(10);
+/// Timeout of a worker's requests. A worker that waits long loses its cameras to others.
+pub const WORKER_REQUEST: Duration = Duration::from_secs(1);
+/// Timeout of the requests of other programs.
+pub const REQUEST: Duration = Duration::from_secs(10);
+/// Timeout of a list of all records, in timeouts of a request.
+const LIST: u32 = 10;
 /// Longest record in bytes; a worker's report names its cameras.
 const RECORD_BYTES: i32 = 1 << 20;
 
@@ -53,6 +55,8 @@ pub struct Versioned<T> {
 #[derive(Clone)]
 pub struct Bucket<T> {
     store: kv::Store,
+    /// Timeout of a request.
+    request: Duration,
     record: std::marker::PhantomData<fn() -> T>,
 }
 
@@ -66,9 +70,10 @@ pub struct Change<T> {
 }
 
 impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
-    fn new(store: kv::Store) -> Self {
+    fn new(store: kv::Store, request: Duration) -> Self {
         Bucket {
             store,
+            request,
             record: std::marker::PhantomData,
         }
     }
@@ -78,7 +83,9 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
     /// # Errors
     /// When the server does not answer, or the record is invalid.
     pub async fn get(&self, key: &str) -> Result<Option<Versioned<T>>, FleetError> {
-        let entry = self.store.entry(key).await;
+        // The client's own timeout does not include waiting until the request can be sent.
+        let entry = tokio::time::timeout(self.request, self.store.entry(key)).await;
+        let entry = entry.map_err(|e| FleetError::request("read a record", e))?;
         let entry = entry.map_err(|e| FleetError::request("read a record", e))?;
         entry
             .filter(|e| e.operation == kv::Operation::Put)
@@ -140,7 +147,10 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
         pattern: &str,
     ) -> Result<(BTreeMap<String, Versioned<T>>, Watch<T>), FleetError> {
         let fail = |e: &dyn std::fmt::Display| FleetError::request("watch a bucket", e);
-        let watch = self.store.watch_with_history(pattern).await;
+        let deadline = tokio::time::Instant::now() + LIST * self.request;
+        let watch = self.store.watch_with_history(pattern);
+        let watch = tokio::time::timeout_at(deadline, watch).await;
+        let watch = watch.map_err(|e| fail(&e))?;
         let mut watch = Watch {
             changes: watch.map_err(|e| fail(&e))?,
             record: std::marker::PhantomData,
@@ -148,11 +158,11 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
         // Not by the number of messages that the consumer still has: while records change, the
         // server sometimes counts one too many. Nor by the newest revision: a record that is
         // replaced before it is delivered comes with a higher one.
-        let mut missing = self.keys(pattern).await?;
+        let missing = tokio::time::timeout_at(deadline, self.keys(pattern)).await;
+        let mut missing = missing.map_err(|e| fail(&e))??;
         let mut records = BTreeMap::new();
-        let deadline = tokio::time::Instant::now() + LIST;
         while !missing.is_empty() {
-            let by = deadline.min(tokio::time::Instant::now() + REQUEST);
+            let by = deadline.min(tokio::time::Instant::now() + self.request);
             let next = tokio::time::timeout_at(by, watch.changes.next()).await;
             let next = next.map_err(|_| fail(&"it does not deliver all records"))?;
             let entry = next.ok_or_else(|| fail(&"it has ended"))?;
@@ -256,7 +266,8 @@ pub fn worker_id(key: &str) -> &str {
 }
 
 impl Fleet {
-    /// Connects, and creates the buckets and the stream of events that are missing.
+    /// Connects, and creates the buckets and the stream of events that are missing. `request` is
+    /// the timeout of each later request: [`WORKER_REQUEST`] or [`REQUEST`].
     ///
     /// # Errors
     /// When the settings are invalid, the server cannot be reached, refuses the login, or has no
@@ -264,6 +275,7 @@ impl Fleet {
     pub async fn connect(
         config: &FleetConfig,
         nats: Option<&NatsConfig>,
+        request: Duration,
     ) -> Result<Self, FleetError> {
         let connection = config.connection(nats);
         let client = connection.connect().await?;
@@ -280,17 +292,17 @@ impl Fleet {
             create_event_stream(&creating, config).await?;
         }
         let mut context = creating;
-        context.set_timeout(REQUEST);
+        context.set_timeout(request);
         let bucket = async |name: &str| {
             let bucket = context.get_key_value(name).await;
             bucket.map_err(|e| FleetError::request("open a bucket", e))
         };
         let workers = bucket(WORKERS).await?;
         let fleet = Fleet {
-            cameras: Bucket::new(bucket(CAMERAS).await?),
-            leases: Bucket::new(bucket(LEASES).await?),
-            workers: Bucket::new(workers.clone()),
-            leader: Bucket::new(workers),
+            cameras: Bucket::new(bucket(CAMERAS).await?, request),
+            leases: Bucket::new(bucket(LEASES).await?, request),
+            workers: Bucket::new(workers.clone(), request),
+            leader: Bucket::new(workers, request),
             client,
             context,
         };
@@ -314,8 +326,13 @@ impl Fleet {
     /// Tells a worker that the records of these cameras concern it. The notice may get lost.
     pub(super) async fn notify(&self, worker: &str, cameras: &[String]) {
         let subject = format!("{NOTICES}{worker}");
-        if let Err(error) = self.client.publish(subject, to_json(&cameras).into()).await {
-            tracing::warn!(worker, %error, "cannot notify a worker; it is tried again");
+        let publish = self.client.publish(subject, to_json(&cameras).into());
+        let failure = match tokio::time::timeout(WORKER_REQUEST, publish).await {
+            Ok(published) => published.err().map(|e| e.to_string()),
+            Err(elapsed) => Some(elapsed.to_string()),
+        };
+        if let Some(error) = failure {
+            tracing::warn!(worker, error, "cannot notify a worker; it is tried again");
         }
     }
 

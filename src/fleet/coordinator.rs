@@ -111,10 +111,15 @@ impl Coordinator {
         mut leadership: Leadership,
         stop: &CancellationToken,
     ) -> Result<(), FleetError> {
-        let (cameras, mut camera_changes) = self.fleet.cameras.watch(">").await?;
-        let (leases, mut lease_changes) = self.fleet.leases.watch(">").await?;
-        let (workers, mut worker_changes): (_, Watch<_>) =
-            self.fleet.workers.watch("worker.>").await?;
+        // At the same time, because the leadership is not renewed meanwhile.
+        let (cameras, leases, workers) = tokio::try_join!(
+            self.fleet.cameras.watch(">"),
+            self.fleet.leases.watch(">"),
+            self.fleet.workers.watch("worker.>"),
+        )?;
+        let (cameras, mut camera_changes) = cameras;
+        let (leases, mut lease_changes) = leases;
+        let (workers, mut worker_changes): (_, Watch<_>) = workers;
         let mut view = FleetView::new(self.times);
         let now = Instant::now();
         let server_time = leadership.server_time;

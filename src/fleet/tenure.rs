@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{AnalyticsEvent, EndedEvent, StatusEvent, WithJson};
+
+/// How long a lost lease is remembered: longer than an event is on its way to the sinks.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// The time until which a worker's events count. Clones share it.
 ///
@@ -30,22 +33,31 @@ struct State {
     until: Option<Instant>,
     /// Cameras of which the sinks have received all events.
     left: BTreeSet<Arc<str>>,
-    /// Highest number of a lease so far.
-    newest: u64,
-    /// Leases up to this number are lost.
-    lost: u64,
-    /// The leases that were given back, the last one of each camera.
-    given_back: BTreeMap<String, u64>,
+    /// Cameras and numbers of the present leases.
+    held: BTreeSet<(String, u64)>,
+    /// Leases that were lost or given back, and since when, by camera. Their numbers need not be
+    /// lower than those of present leases: numbers begin again when the server has lost its data.
+    past: BTreeMap<String, BTreeMap<u64, Instant>>,
 }
 
 impl State {
     /// Whether events of a camera's lease count at this time.
     fn accepts(&self, now: Instant, camera: &str, lease: Option<u64>) -> bool {
-        let is_fenced = lease.is_some_and(|lease| {
-            let given_back = self.given_back.get(camera).copied().unwrap_or(0);
-            lease <= self.lost.max(given_back)
+        let past = self.past.get(camera);
+        let is_past = past.zip(lease).is_some_and(|(p, l)| p.contains_key(&l));
+        self.until.is_some_and(|until| now < until) && !is_past
+    }
+
+    /// The events of these leases do not count any more.
+    fn fence(&mut self, leases: impl IntoIterator<Item = (String, u64)>) {
+        let now = Instant::now();
+        self.past.retain(|_, leases| {
+            leases.retain(|_, since| now.saturating_duration_since(*since) < REMEMBERED);
+            !leases.is_empty()
         });
-        self.until.is_some_and(|until| now < until) && !is_fenced
+        for (camera, lease) in leases {
+            self.past.entry(camera).or_default().insert(lease, now);
+        }
     }
 }
 
@@ -60,12 +72,17 @@ impl Tenure {
     /// way to the sinks; they do not count in the next tenure, which has new leases.
     pub fn end(&self) {
         let mut state = self.state();
-        (state.until, state.lost) = (None, state.newest);
+        state.until = None;
+        let held = std::mem::take(&mut state.held);
+        state.fence(held);
     }
 
     /// A camera's lease has been given back: its later events do not count.
     pub fn give_back(&self, camera: &str, lease: u64) {
-        self.state().given_back.insert(camera.into(), lease);
+        let mut state = self.state();
+        let given_back = (camera.to_string(), lease);
+        state.held.remove(&given_back);
+        state.fence([given_back]);
     }
 
     /// Whether events count at this time.
@@ -84,10 +101,10 @@ impl Tenure {
     pub fn entered(&self, camera: &str, lease: u64) {
         let mut state = self.state();
         state.left.remove(camera);
-        if state.given_back.get(camera) == Some(&lease) {
-            state.given_back.remove(camera);
+        if let Some(past) = state.past.get_mut(camera) {
+            past.remove(&lease);
         }
-        state.newest = state.newest.max(lease);
+        state.held.insert((camera.to_string(), lease));
     }
 
     /// The sinks have received all events of a camera.
@@ -178,8 +195,6 @@ impl Sink for WhileTenured {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock;
     use crate::frame::CameraState;
@@ -239,6 +254,11 @@ mod tests {
         tenure.give_back("gate", 9);
         tenure.entered("gate", 12);
         assert!(passes(12) && !passes(9));
+        // The server has lost its data, and numbers begin again.
+        tenure.end();
+        tenure.extend(Instant::now() + Duration::from_secs(3600));
+        tenure.entered("gate", 5);
+        assert!(passes(5) && !passes(12));
     }
 
     #[test]

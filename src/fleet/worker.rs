@@ -47,8 +47,11 @@ pub struct Worker {
 
 impl Worker {
     /// Works until `ended`. At `stop`, no camera is taken any more; cameras whose last events have
-    /// been delivered are given to others, the rest when the worker has ended.
-    pub async fn run(self, stop: CancellationToken, ended: CancellationToken) {
+    /// been delivered are given to others, the rest when the worker has ended. If one of its tasks
+    /// panics, the others end too, so that its cameras are given to others. Returns whether none
+    /// has.
+    pub async fn run(self, stop: CancellationToken, ended: CancellationToken) -> bool {
+        let _end = ended.clone().drop_guard();
         let (send_id, id) = watch::channel(None);
         let held = Held::default();
         let reporter = Reporter {
@@ -77,14 +80,19 @@ impl Worker {
             cameras: BTreeMap::new(),
             known: BTreeMap::new(),
         };
-        let reporting = tokio::spawn(reporter.run(stop.clone(), ended.clone()));
-        let coordinating = tokio::spawn(coordinator.run(stop));
+        let no_worker = stop.child_token(); // the pipeline may end without `stop`
+        let reporting = tokio::spawn(reporter.run(stop, ended.clone()));
+        let coordinating = tokio::spawn(coordinator.run(no_worker.clone()));
         holder.run(id, ended).await;
+        no_worker.cancel();
+        let mut is_sound = true;
         for task in [reporting, coordinating] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the fleet's worker has failed");
+                is_sound = false;
             }
         }
+        is_sound
     }
 }
 
@@ -138,6 +146,8 @@ impl Holder {
                     }
                     self.id = ids.borrow_and_update().clone();
                     self.cameras.clear();
+                    // Revisions begin again at 1 when the server has lost its data.
+                    self.known.clear();
                     notices = self.subscribe().await;
                 }
                 notice = notice => match notice {
@@ -251,6 +261,7 @@ impl Holder {
                 tracing::warn!(camera, %error, "cannot give the camera back");
                 if let Err(error) = self.read(&camera).await {
                     tracing::warn!(camera, %error, "cannot read the camera's lease");
+                    return; // the others are tried again at the next tick
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Connections of the web server. Their number is limited, and they are closed if a client does not
-//! send a request in time, so that clients without a token cannot exhaust the process's file
-//! descriptors.
+//! send a request in time, or takes nothing of an answer, so that clients without a token cannot
+//! exhaust the process's file descriptors.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +32,8 @@ use crate::serve::access::client::Peer;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Timeout of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a write that cannot send a single byte, because the client does not read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause after a connection cannot be accepted, for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -56,12 +59,8 @@ pub(super) async fn serve(
         };
         match accepted {
             (Ok(slot), Ok((stream, address))) => {
-                let stream = Counted {
-                    stream,
-                    _slot: slot,
-                };
                 open.spawn(serve_client(
-                    stream,
+                    Counted::new(stream, slot),
                     address,
                     app.clone(),
                     tls.clone(),
@@ -83,8 +82,19 @@ pub(super) async fn serve(
 /// stream, because hyper's future of a connection ends when the connection becomes a WebSocket,
 /// which then owns the stream.
 struct Counted {
-    stream: TcpStream,
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
     _slot: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    fn new(stream: TcpStream, slot: OwnedSemaphorePermit) -> Self {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
+        Counted {
+            stream: Box::pin(stream),
+            _slot: slot,
+        }
+    }
 }
 
 impl AsyncRead for Counted {
@@ -93,7 +103,7 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        self.stream.as_mut().poll_read(cx, buffer)
     }
 }
 
@@ -103,15 +113,15 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.stream.as_mut().poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream.as_mut().poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -119,7 +129,7 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        self.stream.as_mut().poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -243,6 +253,30 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.expect("connected");
         stream.write_all(text.as_bytes()).await.expect("sent");
         stream
+    }
+
+    /// A client that reads nothing must not use a connection for ever.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_the_client_does_not_read_is_given_up() {
+        let (listener, stop) = (
+            TcpListener::bind("127.0.0.1:0").await,
+            CancellationToken::new(),
+        );
+        let listener = listener.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        // More than the system buffers.
+        let app = Router::new().route("/", get(|| async { vec![0_u8; 64 << 20] }));
+        let stopping = stop.clone();
+        let task = tokio::spawn(async move { serve(listener, app, None, 1, &stopping).await });
+        let deaf = connect(address, REQUEST).await;
+        // Waits until the first connection is closed.
+        let mut second = connect(address, REQUEST).await;
+        let mut answer = [0; 15];
+        second.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        drop((deaf, second));
+        stop.cancel();
+        task.await.expect("it ends");
     }
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -166,8 +166,17 @@ impl<'a> Session<'a> {
         self.publish_discovery().await?;
         self.drain().await?;
         let (spool, shutdown) = (&self.delivery.spool, &self.delivery.shutdown);
+        let mut shapes_changed = false;
         loop {
-            self.fill().await?;
+            // Events that keep coming must not delay the new shapes.
+            if !shapes_changed {
+                self.fill().await?;
+            } else if self.is_idle() {
+                self.publish_discovery().await?;
+                self.drain().await?;
+                shapes_changed = false;
+                continue;
+            }
             if shutdown.is_cancelled() && self.is_idle() {
                 self.publish_status("offline").await?;
                 self.drain().await?;
@@ -184,11 +193,8 @@ impl<'a> Session<'a> {
                 }
                 // An error means that the shapes do not change any more; this branch is then
                 // disabled.
-                Ok(()) = self.shapes.changed(), if self.is_idle() => {
-                    self.publish_discovery().await?;
-                    self.drain().await?;
-                }
-                () = spool.pushed(), if self.pending.len() < window => {}
+                Ok(()) = self.shapes.changed(), if !shapes_changed => shapes_changed = true,
+                () = spool.pushed(), if !shapes_changed && self.pending.len() < window => {}
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 () = tokio::time::sleep_until(overdue.into()), if !self.is_idle() => {
                     let seconds = ACKNOWLEDGE_TIMEOUT.as_secs();
@@ -302,7 +308,9 @@ impl<'a> Session<'a> {
         let removals: Vec<_> = gone.map(|topic| (topic, Vec::new())).collect();
         for (topic, body) in messages.into_iter().chain(removals) {
             self.unsent.push_back(Message::Discovery);
-            self.client.publish(topic, true, body).await?;
+            let publish = self.client.publish(topic, true, body);
+            let published = tokio::time::timeout(RESPONSE_TIMEOUT, publish).await;
+            published.map_err(|_| "no response in time")??;
         }
         self.discovered = current;
         Ok(())

@@ -22,6 +22,14 @@ use crate::store::error::StoreError;
 
 /// Timeout of connecting.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Seconds without a statement after which the server ends a transaction.
+const IDLE_IN_TRANSACTION: u64 = 30;
+/// Timeout of data that the other side of the connection does not confirm.
+const UNCONFIRMED: Duration = Duration::from_secs(30);
+/// Time without data after which the connection is probed, and interval of the probes.
+const PROBES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// Number of probes without an answer after which the connection counts as broken.
+const MISSED_PROBES: u32 = 3;
 /// Largest number of prepared statements that a connection keeps.
 const STATEMENTS: usize = 128;
 
@@ -52,6 +60,19 @@ pub fn parse(url: &Secret) -> Result<Config, String> {
     }
     if config.get_application_name().is_none() {
         config.application_name("twintrack");
+    }
+    // By default a connection that was cut would block its thread for up to two hours.
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNCONFIRMED);
+    }
+    if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+        config.keepalives_idle(PROBES.0);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(PROBES.1);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(MISSED_PROBES);
     }
     Ok(config)
 }
@@ -147,6 +168,14 @@ impl Postgres {
             statements: HashMap::new(),
         };
         db.batch("SET client_min_messages = warning; SET synchronous_commit = on")?;
+        // The locks of a process that is paused within a transaction, or whose machine was cut off,
+        // would stop all writers.
+        let (idle, interval) = (PROBES.0.as_secs(), PROBES.1.as_secs());
+        db.batch(&format!(
+            "SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'; \
+             SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = {interval}; \
+             SET tcp_keepalives_count = {MISSED_PROBES}"
+        ))?;
         let found = db.query(
             "SELECT 1 FROM pg_namespace WHERE nspname = 'twintrack'",
             &[],
@@ -231,6 +260,8 @@ fn failure(e: &postgres::Error) -> StoreError {
             SqlState::T_R_SERIALIZATION_FAILURE,
             SqlState::T_R_DEADLOCK_DETECTED,
             SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            SqlState::READ_ONLY_SQL_TRANSACTION,
         ]
         .contains(db.code())
     {
@@ -372,6 +403,25 @@ mod tests {
                 "{says}"
             );
         }
+    }
+
+    #[test]
+    fn a_connection_that_was_cut_is_noticed_unless_the_address_says_otherwise() {
+        let config = |query: &str| {
+            let url = format!("postgres://ada@db.example/people{query}");
+            parse(&Secret::new(&url)).expect("valid")
+        };
+        let own = config("");
+        assert_eq!(own.get_tcp_user_timeout(), Some(&UNCONFIRMED));
+        assert_eq!(own.get_keepalives_idle(), PROBES.0);
+        assert_eq!(own.get_keepalives_interval(), Some(PROBES.1));
+        let other = config("?tcp_user_timeout=60&keepalives_interval=7&keepalives_idle=9");
+        assert_eq!(other.get_tcp_user_timeout(), Some(&Duration::from_secs(60)));
+        assert_eq!(other.get_keepalives_idle(), Duration::from_secs(9));
+        assert_eq!(
+            other.get_keepalives_interval(),
+            Some(Duration::from_secs(7))
+        );
     }
 
     #[test]

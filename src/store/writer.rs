@@ -84,6 +84,8 @@ pub(super) struct Writer {
     log: OutageLog,
     pause: Duration,
     last_alive: Option<Instant>,
+    /// When the database failed last.
+    last_failure: Option<Instant>,
     last_check: Option<Instant>,
     last_size: Option<Instant>,
     /// When the writer last tried to empty the write-ahead log.
@@ -102,6 +104,7 @@ impl Writer {
             log: OutageLog::default(),
             pause: BACKOFF.0,
             last_alive: None,
+            last_failure: None,
             last_check: None,
             last_size: None,
             last_emptying: None,
@@ -112,18 +115,22 @@ impl Writer {
     pub fn run(mut self) {
         let shared = self.shared.clone();
         while !shared.queue.is_over() {
-            let idle = if self.retention.is_pending() {
-                Duration::ZERO
-            } else {
-                GATHER
-            };
-            let mut batch = shared.queue.take(MOST, GATHER, idle);
+            let mut batch = shared.queue.take(MOST, GATHER, self.idle());
             batch.iter_mut().for_each(encode);
             if !batch.is_empty() {
                 self.write(&batch);
             }
             self.maintain();
             self.empty_log();
+        }
+    }
+
+    /// How long to wait for a first change: not at all while there are rows to delete.
+    fn idle(&self) -> Duration {
+        if self.retention.is_pending() && self.db.is_some() {
+            Duration::ZERO
+        } else {
+            GATHER
         }
     }
 
@@ -222,6 +229,7 @@ impl Writer {
             let database = self.shared.location.shown();
             tracing::warn!(%database, %error, "the history cannot be written; changes wait in memory");
         }
+        self.last_failure = Some(Instant::now());
         self.db = None;
         self.rows.forget();
     }
@@ -239,10 +247,11 @@ impl Writer {
         !self.shared.is_overdue()
     }
 
-    /// Records that the run is alive, and deletes a little of what is too old.
+    /// Records that the run is alive, and deletes a little of what is too old. Opens the database
+    /// again after a failure, also while there is nothing to write.
     fn maintain(&mut self) {
         if is_due(self.last_alive, ALIVE)
-            && self.db.is_some()
+            && is_due(self.last_failure, ALIVE)
             && let Err(e) = self.attempt(&[])
         {
             self.failed(&e);

@@ -12,7 +12,7 @@ use crate::common::{Running, clip, run, text, twintrack};
 /// Settings of a small worker: a small detector input, no embedder, no web server.
 pub fn worker_settings(nats: &str, name: &str, state: &Path, more: &str) -> String {
     format!(
-        "[fleet]\nnats = \"{nats}\"\nname = \"{name}\"\ncapacity = 100.0\nlease = 4.0\n{more}\n\
+        "[fleet]\nnats = \"{nats}\"\nname = \"{name}\"\ncapacity = 100.0\nlease = 15.0\n{more}\n\
          [serve]\nlisten = \"\"\nstate_dir = \"{}\"\n\
          [detector]\nlongest_side = 160\n[embedder]\nenabled = false\n\
          [tracker.camera_motion]\nfrom_pixels = false\n",

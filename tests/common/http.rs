@@ -103,6 +103,7 @@ pub fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
     let limit = Some(Duration::from_secs(60));
     stream.set_read_timeout(limit).expect("set");
+    stream.set_write_timeout(limit).expect("set");
     stream
 }
 

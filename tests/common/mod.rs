@@ -35,9 +35,41 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     p.exists().then_some(p)
 }
 
+/// Output of a command, which must end within `seconds`; it is killed if it does not.
+pub fn output_within(seconds: u64, command: &mut Command) -> Output {
+    use std::io::Read;
+    use std::process::Stdio;
+    let read = |mut from: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut all = Vec::new();
+            from.read_to_end(&mut all).map(|_| all)
+        })
+    };
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Running::start(piped);
+    let out = read(Box::new(child.0.stdout.take().expect("piped")));
+    let err = read(Box::new(child.0.stderr.take().expect("piped")));
+    let mut status = None;
+    let has_ended = until(seconds, || {
+        status = child.0.try_wait().expect("a child process");
+        status.is_some()
+    });
+    drop(child);
+    let bytes = |reader: std::thread::JoinHandle<std::io::Result<Vec<u8>>>| {
+        reader.join().expect("no panic").expect("readable")
+    };
+    let (stdout, stderr) = (bytes(out), bytes(err));
+    assert!(has_ended, "{command:?} does not end:\n{}", text(&stderr));
+    Output {
+        status: status.expect("ended"),
+        stdout,
+        stderr,
+    }
+}
+
 /// Runs the command and asserts success.
 pub fn run(command: &mut Command) -> Output {
-    let out = command.output().expect("the program starts");
+    let out = output_within(600, command);
     assert!(
         out.status.success(),
         "{command:?} failed ({}):\n{}",
@@ -162,11 +194,16 @@ pub fn rtsp_server(video: &Path, port: u16, seconds: u64, more: &[&str]) -> Opti
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null()),
     );
-    let mut line = String::new();
-    std::io::BufReader::new(server.0.stdout.take().expect("piped"))
-        .read_line(&mut line)
-        .expect("readable");
-    (line.trim() == "ready").then_some(server)
+    let stdout = server.0.stdout.take().expect("piped");
+    let (send, ready) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = std::io::BufReader::new(stdout).read_line(&mut line);
+        let _ = send.send(read.map(|_| line));
+    });
+    let patience = std::time::Duration::from_secs(120);
+    let line = ready.recv_timeout(patience).expect("the server answers");
+    (line.expect("readable").trim() == "ready").then_some(server)
 }
 
 /// Whether the program ffmpeg is installed; prints a message if not.

@@ -70,6 +70,7 @@ impl Client {
     pub fn connect(port: u16, login: &Value, subscriptions: &[&str]) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_write_timeout(Some(PATIENCE)).expect("set");
         let mut client = Client(BufReader::new(stream));
         let mut options = json!({"verbose": false, "headers": true});
         for (key, value) in login.as_object().expect("fields") {

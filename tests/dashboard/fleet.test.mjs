@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { checkAccessibility, launch, missing, open, show } from "./browser.mjs";
-import { CLIP, PROGRAM, Service, until } from "./service.mjs";
+import { CLIP, LIMIT, PROGRAM, Service, until } from "./service.mjs";
 
 const noServer =
   spawnSync("nats-server", ["--version"]).error &&
@@ -34,7 +34,7 @@ describe("fleet", { skip: missing || noServer || false, concurrency: false }, ()
   let faults;
 
   const fleet = (...arguments_) => {
-    const result = spawnSync(PROGRAM, ["fleet", "--nats", url, ...arguments_]);
+    const result = spawnSync(PROGRAM, ["fleet", "--nats", url, ...arguments_], LIMIT);
     assert.equal(result.status, 0, String(result.stderr));
   };
 
@@ -51,7 +51,7 @@ describe("fleet", { skip: missing || noServer || false, concurrency: false }, ()
     const elsewhere = `[cameras.far]\n${place}labels = ["site=south"]\npriority = 3\n`;
     writeFileSync(cameras, `[cameras.near]\n${place}${elsewhere}`);
     const applied = () =>
-      spawnSync(PROGRAM, ["fleet", "--nats", url, "apply", cameras]).status === 0;
+      spawnSync(PROGRAM, ["fleet", "--nats", url, "apply", cameras], LIMIT).status === 0;
     await until("the list is stored", applied);
     const common = `[fleet]\nnats = "${url}"\nname = "north-1"\ncapacity = 20.0\n`;
     const quick = "[embedder]\nenabled = false\n";

@@ -71,11 +71,18 @@ describe("live", { skip: missing, concurrency: false }, () => {
     await page.evaluate(() => window.scrollTo(0, document.body.scrollHeight));
     const gate = page.locator('[data-camera="gate"] canvas');
     if (await gate.evaluate((c) => c.getBoundingClientRect().bottom < 0)) {
-      const first = await gate.evaluate((c) => c.dataset.drawn);
+      const drawnOfGate = () => gate.evaluate((c) => c.dataset.drawn);
+      // The browser reports late that it has left.
+      await until("it stops", async () => {
+        const before = await drawnOfGate();
+        await new Promise((done) => setTimeout(done, 1000));
+        return (await drawnOfGate()) === before;
+      });
+      const first = await drawnOfGate();
       const later = () => yard.evaluate((c) => Number(c.dataset.drawn));
       const now = await later();
       await until("the other one goes on", async () => (await later()) > now + 10);
-      const last = await gate.evaluate((c) => c.dataset.drawn);
+      const last = await drawnOfGate();
       assert.ok(Number(last) - Number(first) <= 2, `${first} ${last}`);
     }
   });

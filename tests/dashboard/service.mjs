@@ -10,6 +10,9 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 export const PROGRAM = process.env.TWINTRACK ?? join(ROOT, "target/release/twintrack");
 export const CLIP = join(ROOT, "samples/pets2009-s2l1.mp4");
 
+/** Options of `spawnSync` for a command that must end. */
+export const LIMIT = { timeout: 60_000, killSignal: "SIGKILL" };
+
 /** Waits until `check` returns something; fails after `seconds`. */
 export async function until(what, check, seconds = 120) {
   const end = Date.now() + 1000 * seconds;
@@ -36,7 +39,8 @@ export class Service {
     const state = join(service.folder, "state");
     for (const user of users) {
       const arguments_ = [...user, "--password-stdin", "--state-dir", state];
-      const { status, stderr } = spawnSync(PROGRAM, arguments_, { input: "correct horse\n" });
+      const input = "correct horse\n";
+      const { status, stderr } = spawnSync(PROGRAM, arguments_, { ...LIMIT, input });
       if (status !== 0) throw new Error(`${user}: ${stderr}`);
     }
     const config = join(service.folder, "cameras.toml");
@@ -52,13 +56,20 @@ export class Service {
     service.process = spawn(PROGRAM, [command, "--config", config, ...output], {
       stdio: ["ignore", "ignore", openSync(log, "a")],
     });
+    process.once("exit", () => service.process.kill("SIGKILL"));
     service.ended = new Promise((done) => service.process.once("exit", done));
     const found = () => /(?:metrics|of the fleet): https?:\/\/\S+?:(\d+)/.exec(service.log())?.[1];
     const started = () => {
       if (service.process.exitCode !== null) throw new Error(service.log());
       return found();
     };
-    service.port = Number(await until("the service listens", started));
+    try {
+      service.port = Number(await until("the service listens", started));
+    } catch (error) {
+      // Node would wait for it.
+      service.process.kill("SIGKILL");
+      throw error;
+    }
     return service;
   }
 
@@ -76,7 +87,10 @@ export class Service {
 
   async stop() {
     this.process.kill("SIGTERM");
+    const late = setTimeout(() => this.process.kill("SIGKILL"), 60_000);
     await this.ended;
+    clearTimeout(late);
+    if (this.process.signalCode === "SIGKILL") throw new Error(`it does not end: ${this.log()}`);
   }
 
   /** Stops it, and removes its files. */

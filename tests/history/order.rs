@@ -21,8 +21,12 @@ impl Holder {
     fn new(place: &Place) -> Self {
         let location = place.config.location(place.folder.path()).unwrap();
         let mut db = location.open().unwrap();
-        db.batch("BEGIN; INSERT INTO cameras (name, first_seen, last_seen) VALUES ('held', 0, 0)")
-            .unwrap();
+        // It holds the transaction for as long as the test takes.
+        db.batch(
+            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; \
+             INSERT INTO cameras (name, first_seen, last_seen) VALUES ('held', 0, 0)",
+        )
+        .unwrap();
         Holder(db)
     }
 
@@ -120,4 +124,27 @@ fn tracks_that_are_being_written_are_renamed_and_deleted_too() {
     assert_eq!(names.map(|i| &*i.name).collect::<Vec<_>>(), ["Ada L."]);
     assert_eq!((page.items.len(), count(&history, "embeddings")), (4, 2));
     close(&history);
+}
+
+/// A process that is paused within a transaction must not stop the other writers for ever; when it
+/// goes on, it repeats the transaction instead of dropping the changes.
+#[test]
+fn the_server_ends_a_transaction_without_statements() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let place = Place::server(&server, "a paused transaction");
+    let location = place.config.location(place.folder.path()).unwrap();
+    let mut db = location.open().unwrap();
+    let sql = "SELECT current_setting('idle_in_transaction_session_timeout')";
+    assert_eq!(db.query(sql, &[]).unwrap()[0].text(0).unwrap(), "30s");
+    db.batch("SET idle_in_transaction_session_timeout = '10ms'; BEGIN")
+        .unwrap();
+    let mut ended = None;
+    until(60, || {
+        ended = db.query("SELECT 1", &[]).err();
+        ended.is_some()
+    });
+    let ended = ended.expect("the transaction is ended");
+    assert!(ended.is_transient(), "{ended}");
 }

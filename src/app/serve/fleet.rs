@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use twintrack::detect::Detector;
 use twintrack::fleet::FleetConfig;
-use twintrack::fleet::buckets::Fleet;
+use twintrack::fleet::buckets::{Fleet, WORKER_REQUEST};
 use twintrack::fleet::capacity::Capacity;
 use twintrack::fleet::records::WorkerRecord;
 use twintrack::fleet::tenure::Tenure;
@@ -69,7 +69,7 @@ impl Membership {
             ..WorkerRecord::default()
         };
         Ok(Some(Membership {
-            fleet: connect(config, service, stop).await?,
+            fleet: connect(config, service, WORKER_REQUEST, stop).await?,
             config: config.clone(),
             about,
             capacity: Capacity::new(capacity),
@@ -78,7 +78,9 @@ impl Membership {
     }
 
     /// Starts the worker; `spool` is that of the fleet's stream. The worker's cameras become those
-    /// of `settings`. The worker ends after `ended`.
+    /// of `settings`. The worker ends after `ended`. If it ends before, because of a panic, it
+    /// cancels `stop`, so that the program ends and can be started again. The result is whether no
+    /// task of the worker has panicked.
     pub fn start(
         self,
         cameras: Cameras,
@@ -86,7 +88,7 @@ impl Membership {
         settings: CameraSettings,
         stop: CancellationToken,
         ended: CancellationToken,
-    ) -> JoinHandle<()> {
+    ) -> JoinHandle<bool> {
         let (assigned, mut changes) = watch::channel(CameraConfigs::new());
         let worker = Worker {
             fleet: self.fleet,
@@ -103,22 +105,26 @@ impl Membership {
                 settings.set_configured(changes.borrow_and_update().clone());
             }
         });
-        tokio::spawn(worker.run(stop, ended))
+        tokio::spawn(async move {
+            let _stop = stop.clone().drop_guard();
+            worker.run(stop, ended).await
+        })
     }
 }
 
-/// Connects, and tries again until it succeeds.
+/// Connects, and tries again until it succeeds. `request` is the timeout of later requests.
 ///
 /// # Errors
 /// When `stop` comes first.
 pub async fn connect(
     config: &FleetConfig,
     service: &ServiceConfig,
+    request: Duration,
     stop: &CancellationToken,
 ) -> Result<Fleet> {
     let mut is_logged = false;
     loop {
-        let error = match Fleet::connect(config, service.nats.as_ref()).await {
+        let error = match Fleet::connect(config, service.nats.as_ref(), request).await {
             Ok(fleet) => return Ok(fleet),
             Err(error) => error,
         };

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::{Notify, mpsc, watch};
@@ -69,6 +70,9 @@ impl Applying {
     }
 }
 
+/// Pause before the enrolled people are read again after a failure.
+const RETRY: Duration = Duration::from_secs(30);
+
 /// The people that the pipeline recognises: those of the gallery folder, and enrolled ones.
 pub(super) struct GalleryInUse {
     /// The people of the folder.
@@ -81,8 +85,8 @@ pub(super) struct GalleryInUse {
 
 impl GalleryInUse {
     /// Reads the enrolled people, and sends all to the pipeline. A person who is in the folder and
-    /// enrolled has the mean of the embeddings.
-    async fn update(&self) {
+    /// enrolled has the mean of the embeddings. False if the enrolled people cannot be read.
+    async fn update(&self) -> bool {
         let mut views: BTreeMap<String, Vec<Vec<f32>>> = BTreeMap::new();
         for person in &self.folder {
             let own = views.entry(person.name.clone()).or_default();
@@ -95,9 +99,9 @@ impl GalleryInUse {
                 }
             }
             Err(error) => {
-                tracing::error!(%error,
-                    "cannot read the enrolled people; those known before stay in use");
-                return;
+                tracing::error!(%error, "cannot read the enrolled people; those known before stay in \
+                    use, and it is tried again");
+                return false;
             }
         }
         let person = |(name, views): (String, Vec<Vec<f32>>)| GalleryPerson {
@@ -106,6 +110,7 @@ impl GalleryInUse {
         };
         self.send
             .send_replace(views.into_iter().map(person).collect());
+        true
     }
 
     async fn enrolled(&self) -> Result<Vec<(String, Vec<f32>)>> {
@@ -143,7 +148,7 @@ impl Reload {
             );
             return;
         };
-        people.update().await;
+        let mut is_current = people.update().await;
         loop {
             tokio::select! {
                 received = hangup.recv() => {
@@ -155,10 +160,13 @@ impl Reload {
                     }
                     if let Some(folder) = self.gallery().await {
                         people.folder = folder;
-                        people.update().await;
+                        is_current = people.update().await;
                     }
                 }
-                () = self.enrolled.notified() => people.update().await,
+                () = self.enrolled.notified() => is_current = people.update().await,
+                () = tokio::time::sleep(RETRY), if !is_current => {
+                    is_current = people.update().await;
+                }
             }
         }
     }

@@ -309,6 +309,7 @@ mod tests {
                     .on("a\npicture\""),
             );
         }
+        log.flush(Duration::from_secs(60)).await;
         let entries = log.newest(100, None).await.expect("readable");
         let count = |action: &str| entries.iter().filter(|e| e["action"] == action).count();
         assert_eq!(
