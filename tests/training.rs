@@ -283,6 +283,27 @@ fn the_tracker_loads_the_trained_network() {
     );
 }
 
+/// The shipped embedders on frames 251 to 400 of the sample clip.
+#[test]
+fn the_shipped_embedders_tell_the_people_of_the_clip_apart() {
+    let clip = "mot:samples/pets2009-s2l1#251-400";
+    let map = |name: &str| -> f64 {
+        let judged = Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["eval", "--data", clip, "--model", name])
+            .output()
+            .expect("it starts");
+        let table = String::from_utf8_lossy(&judged.stdout).into_owned();
+        let row = table.lines().find(|l| l.starts_with("samples/"));
+        let cell = row.and_then(|row| row.split_whitespace().nth(2));
+        let map = cell.and_then(|cell| cell.parse().ok());
+        let message = String::from_utf8_lossy(&judged.stderr);
+        map.unwrap_or_else(|| panic!("{name}: {table}{message}"))
+    };
+    let (small, accurate) = (map("siamese"), map("siamese_accurate"));
+    assert!(small >= 92.0 && accurate >= 93.0, "{small}, {accurate}");
+}
+
 /// The default output is not used instead of an installed network, and outputs with bare names are
 /// written into the working folder. A calibrated copy has the hash of the original; a copy in
 /// another number format has another.
