@@ -7,7 +7,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use common::{Running, clip, free_port, repository, twintrack, until};
 use serde_json::Value;
@@ -27,16 +26,7 @@ fn configuration(port: u16, more: &str) -> String {
 }
 
 fn scrape(port: u16) -> String {
-    let agent = ureq::Agent::new_with_config(
-        ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build(),
-    );
-    let response = agent.get(format!("http://127.0.0.1:{port}/metrics"));
-    response
-        .call()
-        .and_then(|mut r| r.body_mut().read_to_string())
-        .unwrap_or_default()
+    common::metrics(port).unwrap_or_default()
 }
 
 /// The value of a metric with its labels, as they stand in the text.

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{
-    NO_PAGE, Running, clip, complete_lines, free_port, json_lines, rtsp_server, text, twintrack,
-    until,
+    NO_PAGE, Running, clip, complete_lines, free_port, json_lines, rtsp_server, start_service,
+    text, twintrack, until,
 };
 
 /// Starts a server; returns it and the address of its camera.
@@ -131,14 +131,7 @@ fn an_interrupted_camera_does_not_affect_another() {
     );
     std::fs::write(&file, settings).unwrap();
     let stderr = std::fs::File::create(&log).unwrap();
-    let mut child = Running::start(
-        twintrack()
-            .args(["-v", "serve", "--config"])
-            .arg(&file)
-            .arg("--output")
-            .arg(&out)
-            .stderr(stderr),
-    );
+    let mut child = start_service(&file, &out, stderr);
     let frames = |name: &str| {
         let mark = format!("\"camera\":\"{name}\"");
         let text = std::fs::read_to_string(&out).unwrap_or_default();
@@ -389,14 +382,7 @@ fn an_h265_and_an_h264_camera_are_tracked_over_udp() {
     );
     std::fs::write(&file, toml).unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let mut child = Running::start(
-        twintrack()
-            .args(["-v", "serve", "--config"])
-            .arg(&file)
-            .arg("--output")
-            .arg(&out)
-            .stderr(log),
-    );
+    let mut child = start_service(&file, &out, log);
     let messages = || std::fs::read_to_string(dir.path().join("log")).unwrap();
     let people = |name: &str| {
         let frames = complete_lines(&out).into_iter().filter(|e| {

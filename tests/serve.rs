@@ -11,7 +11,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use common::{
-    NO_PAGE, Running, clip, complete_lines, has_ffmpeg, json_lines, run, text, twintrack, until,
+    NO_PAGE, Running, clip, complete_lines, has_ffmpeg, json_lines, run, start_service, text,
+    twintrack, until,
 };
 use serde_json::Value;
 
@@ -328,14 +329,7 @@ fn ctrl_c_ends_live_cameras_and_all_their_tracks() {
     );
     std::fs::write(&file, toml).unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let mut child = Running::start(
-        twintrack()
-            .args(["-v", "serve", "--config"])
-            .arg(&file)
-            .arg("--output")
-            .arg(&out)
-            .stderr(log),
-    );
+    let mut child = start_service(&file, &out, log);
     until(60, || {
         std::fs::read_to_string(&out)
             .unwrap_or_default()

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::broker::{broker, received, subscriber};
-use common::{NO_PAGE, Running, clip, complete_lines, free_port, twintrack, until};
+use common::{NO_PAGE, Running, clip, complete_lines, free_port, start_service, twintrack, until};
 use serde_json::Value;
 
 /// Identifies an event: run, camera and sequence number; for status events, which have no sequence
@@ -65,14 +65,7 @@ fn serve(dir: &Path, file: &Path) -> Running {
         .append(true)
         .open(dir.join("log"))
         .unwrap();
-    Running::start(
-        twintrack()
-            .args(["-v", "serve", "--config"])
-            .arg(file)
-            .arg("--output")
-            .arg(dir.join("out.jsonl"))
-            .stderr(log),
-    )
+    start_service(file, &dir.join("out.jsonl"), log)
 }
 
 fn log_text(dir: &Path) -> String {

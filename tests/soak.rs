@@ -14,7 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{NO_PAGE, Running, clip, free_port, has_ffmpeg, rtsp_server, run, twintrack, until};
+use common::{
+    NO_PAGE, Running, clip, free_port, has_ffmpeg, rtsp_server, run, start_service, twintrack,
+    until,
+};
 
 /// Mode of the proxy: data is forwarded.
 const PASS: u8 = 0;
@@ -198,14 +201,7 @@ struct Metrics(u16);
 
 impl Metrics {
     fn text(&self) -> String {
-        let agent = ureq::Agent::new_with_config(
-            ureq::Agent::config_builder()
-                .timeout_global(Some(Duration::from_secs(60)))
-                .build(),
-        );
-        let response = agent.get(format!("http://127.0.0.1:{}/metrics", self.0));
-        let mut response = response.call().unwrap();
-        response.body_mut().read_to_string().unwrap()
+        common::metrics(self.0).unwrap()
     }
 
     fn get(&self, key: &str) -> f64 {
@@ -235,13 +231,7 @@ fn serve(dir: &Path, cameras: &[(String, String)]) -> (Running, Metrics) {
     )
     .unwrap();
     let log = std::fs::File::create(dir.join("log")).unwrap();
-    let child = Running::start(
-        twintrack()
-            .args(["-v", "serve", "--config"])
-            .arg(&file)
-            .args(["--output", "/dev/null"])
-            .stderr(log),
-    );
+    let child = start_service(&file, Path::new("/dev/null"), log);
     let port = || {
         log_text(dir).lines().find_map(|l| {
             l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?

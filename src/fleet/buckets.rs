@@ -37,6 +37,8 @@ pub const WORKER_REQUEST: Duration = Duration::from_secs(1);
 pub const REQUEST: Duration = Duration::from_secs(10);
 /// Timeout of a list of all records, in timeouts of a request.
 const LIST: u32 = 10;
+/// Reason of a list that is not complete in time.
+const INCOMPLETE: &str = "it does not deliver all records";
 /// Longest record in bytes; a worker's report names its cameras.
 const RECORD_BYTES: i32 = 1 << 20;
 
@@ -83,10 +85,7 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
     /// # Errors
     /// When the server does not answer, or the record is invalid.
     pub async fn get(&self, key: &str) -> Result<Option<Versioned<T>>, FleetError> {
-        // The client's own timeout does not include waiting until the request can be sent.
-        let entry = tokio::time::timeout(self.request, self.store.entry(key)).await;
-        let entry = entry.map_err(|e| FleetError::request("read a record", e))?;
-        let entry = entry.map_err(|e| FleetError::request("read a record", e))?;
+        let entry = within(self.request, "read a record", self.store.entry(key)).await?;
         entry
             .filter(|e| e.operation == kv::Operation::Put)
             .map(|e| versioned(&e))
@@ -146,11 +145,18 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
         &self,
         pattern: &str,
     ) -> Result<(BTreeMap<String, Versioned<T>>, Watch<T>), FleetError> {
+        let listing = tokio::time::timeout(LIST * self.request, self.list_and_watch(pattern));
+        let listed = listing.await;
+        listed.map_err(|_| FleetError::request("watch a bucket", INCOMPLETE))?
+    }
+
+    /// [`Self::watch`] without a timeout for the whole.
+    async fn list_and_watch(
+        &self,
+        pattern: &str,
+    ) -> Result<(BTreeMap<String, Versioned<T>>, Watch<T>), FleetError> {
         let fail = |e: &dyn std::fmt::Display| FleetError::request("watch a bucket", e);
-        let deadline = tokio::time::Instant::now() + LIST * self.request;
-        let watch = self.store.watch_with_history(pattern);
-        let watch = tokio::time::timeout_at(deadline, watch).await;
-        let watch = watch.map_err(|e| fail(&e))?;
+        let watch = self.store.watch_with_history(pattern).await;
         let mut watch = Watch {
             changes: watch.map_err(|e| fail(&e))?,
             record: std::marker::PhantomData,
@@ -158,13 +164,11 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
         // Not by the number of messages that the consumer still has: while records change, the
         // server sometimes counts one too many. Nor by the newest revision: a record that is
         // replaced before it is delivered comes with a higher one.
-        let missing = tokio::time::timeout_at(deadline, self.keys(pattern)).await;
-        let mut missing = missing.map_err(|e| fail(&e))??;
+        let mut missing = self.keys(pattern).await?;
         let mut records = BTreeMap::new();
         while !missing.is_empty() {
-            let by = deadline.min(tokio::time::Instant::now() + self.request);
-            let next = tokio::time::timeout_at(by, watch.changes.next()).await;
-            let next = next.map_err(|_| fail(&"it does not deliver all records"))?;
+            let next = tokio::time::timeout(self.request, watch.changes.next()).await;
+            let next = next.map_err(|_| fail(&INCOMPLETE))?;
             let entry = next.ok_or_else(|| fail(&"it has ended"))?;
             let change = change(&entry.map_err(|e| fail(&e))?);
             missing.remove(&change.key);
@@ -217,6 +221,18 @@ impl<T: for<'de> Deserialize<'de>> Watch<T> {
             None => Err(FleetError::request("watch a bucket", "it has ended")),
         }
     }
+}
+
+/// The result of a request, at the latest after `limit`: the client's own timeout does not include
+/// waiting until the request can be sent.
+async fn within<T, E: std::fmt::Display>(
+    limit: Duration,
+    what: &'static str,
+    request: impl IntoFuture<Output = Result<T, E>>,
+) -> Result<T, FleetError> {
+    let result = tokio::time::timeout(limit, request).await;
+    let result = result.map_err(|e| FleetError::request(what, e))?;
+    result.map_err(|e| FleetError::request(what, e))
 }
 
 fn versioned<T: for<'de> Deserialize<'de>>(entry: &kv::Entry) -> Result<Versioned<T>, FleetError> {
@@ -327,12 +343,8 @@ impl Fleet {
     pub(super) async fn notify(&self, worker: &str, cameras: &[String]) {
         let subject = format!("{NOTICES}{worker}");
         let publish = self.client.publish(subject, to_json(&cameras).into());
-        let failure = match tokio::time::timeout(WORKER_REQUEST, publish).await {
-            Ok(published) => published.err().map(|e| e.to_string()),
-            Err(elapsed) => Some(elapsed.to_string()),
-        };
-        if let Some(error) = failure {
-            tracing::warn!(worker, error, "cannot notify a worker; it is tried again");
+        if let Err(error) = within(WORKER_REQUEST, "notify a worker", publish).await {
+            tracing::warn!(worker, %error, "cannot notify a worker; it is tried again");
         }
     }
 

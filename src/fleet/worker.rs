@@ -80,11 +80,11 @@ impl Worker {
             cameras: BTreeMap::new(),
             known: BTreeMap::new(),
         };
-        let no_worker = stop.child_token(); // the pipeline may end without `stop`
+        let stop_coordinating = stop.child_token(); // the pipeline may end without `stop`
         let reporting = tokio::spawn(reporter.run(stop, ended.clone()));
-        let coordinating = tokio::spawn(coordinator.run(no_worker.clone()));
+        let coordinating = tokio::spawn(coordinator.run(stop_coordinating.clone()));
         holder.run(id, ended).await;
-        no_worker.cancel();
+        stop_coordinating.cancel();
         let mut is_sound = true;
         for task in [reporting, coordinating] {
             if let Err(error) = task.await {

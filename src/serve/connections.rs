@@ -216,14 +216,24 @@ mod tests {
 
     use super::*;
 
-    /// A server for at most two connections.
+    /// A server of [`app`] for at most two connections.
     async fn server(
+        stop: &CancellationToken,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+        server_of(app(), 2, stop, tls).await
+    }
+
+    /// A server for at most `max` connections.
+    async fn server_of(
+        app: Router,
+        max: usize,
         stop: &CancellationToken,
         tls: Option<Arc<ServerConfig>>,
     ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let (address, stop) = (listener.local_addr().expect("bound"), stop.clone());
-        let task = tokio::spawn(async move { serve(listener, app(), tls, 2, &stop).await });
+        let task = tokio::spawn(async move { serve(listener, app, tls, max, &stop).await });
         (address, task)
     }
 
@@ -258,16 +268,10 @@ mod tests {
     /// A client that reads nothing must not use a connection for ever.
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_the_client_does_not_read_is_given_up() {
-        let (listener, stop) = (
-            TcpListener::bind("127.0.0.1:0").await,
-            CancellationToken::new(),
-        );
-        let listener = listener.expect("a port");
-        let address = listener.local_addr().expect("bound");
+        let stop = CancellationToken::new();
         // More than the system buffers.
         let app = Router::new().route("/", get(|| async { vec![0_u8; 64 << 20] }));
-        let stopping = stop.clone();
-        let task = tokio::spawn(async move { serve(listener, app, None, 1, &stopping).await });
+        let (address, task) = server_of(app, 1, &stop, None).await;
         let deaf = connect(address, REQUEST).await;
         // Waits until the first connection is closed.
         let mut second = connect(address, REQUEST).await;

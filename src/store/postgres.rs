@@ -167,12 +167,12 @@ impl Postgres {
             client,
             statements: HashMap::new(),
         };
-        db.batch("SET client_min_messages = warning; SET synchronous_commit = on")?;
         // The locks of a process that is paused within a transaction, or whose machine was cut off,
         // would stop all writers.
         let (idle, interval) = (PROBES.0.as_secs(), PROBES.1.as_secs());
         db.batch(&format!(
-            "SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'; \
+            "SET client_min_messages = warning; SET synchronous_commit = on; \
+             SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'; \
              SET tcp_keepalives_idle = {idle}; SET tcp_keepalives_interval = {interval}; \
              SET tcp_keepalives_count = {MISSED_PROBES}"
         ))?;

@@ -122,6 +122,24 @@ impl Running {
     }
 }
 
+/// Starts `serve` with this configuration, events file and log.
+pub fn start_service(config: &Path, output: &Path, log: std::fs::File) -> Running {
+    let mut command = twintrack();
+    command.args(["-v", "serve", "--config"]).arg(config);
+    Running::start(command.arg("--output").arg(output).stderr(log))
+}
+
+/// The metrics of the service on `port`.
+#[cfg(feature = "serve")]
+pub fn metrics(port: u16) -> Result<String, ureq::Error> {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(std::time::Duration::from_secs(60)))
+        .build();
+    let agent = ureq::Agent::new_with_config(config);
+    let response = agent.get(format!("http://127.0.0.1:{port}/metrics"));
+    response.call()?.body_mut().read_to_string()
+}
+
 /// Sends a signal to a process that the test started.
 pub fn signal(child: &std::process::Child, name: &str) {
     run(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]));
