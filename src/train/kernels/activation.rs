@@ -12,13 +12,12 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The activation's derivative at `v`, 0 or 1.
-    pub(super) fn slope(self, v: f32) -> f32 {
-        let passes = match self {
-            Activation::Linear => true,
-            Activation::Relu => v > 0.0,
-            Activation::Relu6 => v > 0.0 && v < 6.0,
-        };
-        f32::from(u8::from(passes))
+    /// Bounds, both exclusive, between which its derivative is 1; elsewhere it is 0.
+    pub(super) fn bounds(self) -> (f32, f32) {
+        match self {
+            Activation::Linear => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Relu6 => (0.0, 6.0),
+        }
     }
 }

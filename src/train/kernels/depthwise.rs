@@ -6,8 +6,6 @@
 //! for narrow maps. With a stride above 1, the results of stride 1 are computed and some of them
 //! selected.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 use crate::train::kernels::parallel_fill::fill_parallel_with;
@@ -126,22 +124,17 @@ pub fn forward(
     .0
 }
 
-/// The derivatives with respect to a plane before its epilogue (written to `passed` if there is an
-/// epilogue) and with respect to the bias.
-fn before_epilogue<'a>(
-    grad: &'a [f32],
-    output: Option<ConvOutput<'_>>,
-    plane: Range<usize>,
-    passed: &'a mut [f32],
-) -> (&'a [f32], f32) {
-    let grad = &grad[plane.clone()];
-    match output {
-        None => (grad, 0.0),
-        Some(ConvOutput { maps, activation }) => {
-            let by_bias = simd_loops::rectifier_backward(grad, &maps[plane], activation, passed);
-            (passed, by_bias)
-        }
-    }
+/// Buffers of one thread. What is zero outside of the copied pixels stays zero.
+struct Scratch {
+    /// The input's plane with its border.
+    x: Vec<f32>,
+    /// The derivative with respect to the output, with its border.
+    grad: Vec<f32>,
+    /// The same derivative as a stretch.
+    stretch: Vec<f32>,
+    by_x: Vec<f32>,
+    /// The derivative before the epilogue.
+    passed: Vec<f32>,
 }
 
 /// The derivatives, given the derivative with respect to the output.
@@ -155,58 +148,80 @@ pub fn backward(
 ) -> ConvGradients {
     let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
     let taps = bordered.offsets.len();
-    let scratch = || (bordered.scratch(), vec![0.0; s.pixels_out()]);
-    let of_plane = |plane: usize| plane * s.pixels_out()..(plane + 1) * s.pixels_out();
+    let scratch = || {
+        let ([x, stretch], [grad, by_x]) = (bordered.scratch(), bordered.scratch());
+        Scratch {
+            x,
+            grad,
+            stretch,
+            by_x,
+            passed: vec![0.0; s.pixels_out()],
+        }
+    };
     // The derivative with respect to the input uses kernels rotated by 180 degrees.
     let turned: Vec<f32> = weight
         .chunks_exact(taps)
         .flat_map(|w| w.iter().rev().copied())
         .collect();
-    let by_x = wants_x.then(|| {
-        let fill = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>),
-                    plane: usize,
-                    by_x: &mut [f32]| {
-            let (grad, _) = before_epilogue(grad, output, of_plane(plane), passed);
-            bordered.spread(grad, s.out.1, bordered.first(), stride, padded);
+    // Writes a plane's derivative with respect to the input, if requested; returns its derivatives
+    // with respect to weights and bias.
+    let of_plane = |scratch: &mut Scratch, plane: usize, by_x: Option<&mut [f32]>| {
+        let range = plane * s.pixels_out()..(plane + 1) * s.pixels_out();
+        let mut grad = &grad[range.clone()];
+        let mut by_bias = 0.0;
+        if let Some(ConvOutput { maps, activation }) = output {
+            let passed = &mut scratch.passed;
+            by_bias = simd_loops::rectifier_backward(grad, &maps[range], activation, passed);
+            grad = passed;
+        }
+        if let Some(by_x) = by_x {
+            let first = bordered.first();
+            bordered.spread(grad, s.out.1, first, stride, &mut scratch.grad);
             simd_loops::correlate(
-                padded,
+                &scratch.grad,
                 &turned[plane % channels * taps..][..taps],
                 &bordered.offsets,
-                stretch,
+                &mut scratch.by_x,
             );
-            bordered.pick(stretch, s.size.1, 1, by_x);
-        };
-        fill_parallel_with(x.len(), s.pixels_in(), scratch, fill).0
-    });
-    let mut by_weight = vec![0.0; channels * taps];
-    let of_channel = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>),
-                      (channel, by_weight): (usize, &mut [f32])| {
-        let mut by_bias = 0.0;
-        for plane in (channel..x.len() / s.pixels_in()).step_by(channels) {
-            bordered.spread(
-                &x[plane * s.pixels_in()..][..s.pixels_in()],
-                s.size.1,
-                bordered.first(),
-                1,
-                padded,
-            );
-            let (grad, sum) = before_epilogue(grad, output, of_plane(plane), passed);
-            by_bias += sum;
-            bordered.spread(grad, s.out.1, 0, stride, stretch);
-            simd_loops::products(
-                padded,
-                &stretch[..bordered.stretch],
-                &bordered.offsets,
-                by_weight,
-            );
+            bordered.pick(&scratch.by_x, s.size.1, 1, by_x);
         }
-        by_bias
+        bordered.spread(
+            &x[plane * s.pixels_in()..][..s.pixels_in()],
+            s.size.1,
+            bordered.first(),
+            1,
+            &mut scratch.x,
+        );
+        bordered.spread(grad, s.out.1, 0, stride, &mut scratch.stretch);
+        let mut by_weight = vec![0.0; taps];
+        simd_loops::products(
+            &scratch.x,
+            &scratch.stretch[..bordered.stretch],
+            &bordered.offsets,
+            &mut by_weight,
+        );
+        (by_weight, by_bias)
     };
-    let by_bias = by_weight
-        .par_chunks_mut(taps)
-        .enumerate()
-        .map_init(scratch, of_channel)
-        .collect();
+    let (by_x, parts) = if wants_x {
+        let fill = |scratch: &mut Scratch, plane: usize, by_x: &mut [f32]| {
+            of_plane(scratch, plane, Some(by_x))
+        };
+        let (by_x, parts) = fill_parallel_with(x.len(), s.pixels_in(), scratch, fill);
+        (Some(by_x), parts)
+    } else {
+        let planes = (0..x.len() / s.pixels_in()).into_par_iter();
+        let parts = planes.map_init(scratch, |scratch, plane| of_plane(scratch, plane, None));
+        (None, parts.collect())
+    };
+    // The order of the sums does not depend on the number of cores.
+    let mut by_weight = vec![0.0; channels * taps];
+    let mut by_bias = vec![0.0; channels];
+    for (plane, (weights, bias)) in parts.into_iter().enumerate() {
+        let channel = plane % channels;
+        let sums = by_weight[channel * taps..][..taps].iter_mut();
+        sums.zip(weights).for_each(|(sum, part)| *sum += part);
+        by_bias[channel] += bias;
+    }
     ConvGradients {
         by_x,
         by_weight,

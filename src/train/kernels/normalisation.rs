@@ -7,26 +7,6 @@ pub use crate::train::kernels::activation::Activation;
 use crate::train::kernels::parallel_fill::{fill_parallel, fill_parallel_with};
 use crate::train::kernels::simd_loops;
 
-/// Sum of `f` over two rows. There are sixteen partial sums, because each addition to a single sum
-/// would wait for the previous one.
-fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    const WIDTH: usize = 16;
-    let mut sums = [0.0f32; WIDTH];
-    let (a, b) = (a.chunks_exact(WIDTH), b.chunks_exact(WIDTH));
-    let rest: f32 = a
-        .remainder()
-        .iter()
-        .zip(b.remainder())
-        .map(|(a, b)| f(*a, *b))
-        .sum();
-    for (a, b) in a.zip(b) {
-        for k in 0..WIDTH {
-            sums[k] += f(a[k], b[k]);
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
 /// Computes `f` for all channels in parallel.
 fn by_channel<T: Send>(channels: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
     (0..channels).into_par_iter().map(f).collect()
@@ -62,11 +42,8 @@ impl Moments {
                     .sum::<f64>()
                     / count
             };
-            let mean = total(&|p| lanes(p, p, |v, _| v)) as f32;
-            (
-                mean,
-                total(&|p| lanes(p, p, |v, _| (v - mean) * (v - mean))) as f32,
-            )
+            let mean = total(&simd_loops::total) as f32;
+            (mean, total(&|p| simd_loops::deviation(p, mean)) as f32)
         })
         .into_iter()
         .unzip();
@@ -154,6 +131,14 @@ impl Norm {
         )
     }
 
+    fn of_channel(&self, channel: usize) -> simd_loops::NormChannel {
+        simd_loops::NormChannel {
+            mean: self.moments.mean[channel],
+            affine: self.affine(channel),
+            activation: self.activation,
+        }
+    }
+
     /// Normalises the batch.
     pub fn forward(&self, x: &[f32], pixels: usize) -> Vec<f32> {
         let (factor, offset): (Vec<f32>, Vec<f32>) =
@@ -168,30 +153,23 @@ impl Norm {
         let count = (x.len() / channels.max(1)) as f64;
         // Sums of the derivative, and of the derivative times the normalised input.
         let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
-            let (factor, offset) = self.affine(c);
-            let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
-            let passed = |x: f32, g: f32| g * self.activation.slope(x * factor + offset);
+            let channel = self.of_channel(c);
             let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
             let (plain, weighed) = both.fold((0.0f64, 0.0f64), |(a, b), (x, g)| {
-                (
-                    a + f64::from(lanes(x, g, passed)),
-                    b + f64::from(lanes(x, g, |x, g| passed(x, g) * (x - mean) * inverse)),
-                )
+                let (plain, weighed) = channel.sums(x, g);
+                (a + f64::from(plain), b + f64::from(weighed))
             });
-            (plain as f32, weighed as f32)
+            (plain as f32, (weighed * f64::from(self.inverse(c))) as f32)
         });
         let by_x = fill_parallel(x.len(), pixels, |plane, out| {
             let (c, at) = (plane % channels, plane * pixels);
-            let (factor, offset) = self.affine(c);
-            let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
-            let (plain, weighed) = (
+            let weighed = f64::from(sums[c].1) * f64::from(self.inverse(c));
+            let means = (
                 (f64::from(sums[c].0) / count) as f32,
-                (f64::from(sums[c].1) / count) as f32,
+                (weighed / count) as f32,
             );
-            for ((o, x), g) in out.iter_mut().zip(&x[at..]).zip(&grad[at..]) {
-                let g = g * self.activation.slope(x * factor + offset);
-                *o = factor * (g - plain - (x - mean) * inverse * weighed);
-            }
+            self.of_channel(c)
+                .backward(&x[at..][..pixels], &grad[at..][..pixels], means, out);
         });
         let (beta, gamma) = sums.into_iter().unzip();
         [by_x, gamma, beta]
