@@ -333,10 +333,10 @@ impl Fleet {
     /// The messages of subjects from now on, without JetStream: some may be missed.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// When the connection is closed, or the subscription cannot be sent in time.
     pub async fn subscribe(&self, subject: &str) -> Result<async_nats::Subscriber, FleetError> {
-        let subscriber = self.client.subscribe(subject.to_string()).await;
-        subscriber.map_err(|e| FleetError::request("subscribe", e))
+        let subscribe = self.client.subscribe(subject.to_string());
+        within(WORKER_REQUEST, "subscribe", subscribe).await
     }
 
     /// Tells a worker that the records of these cameras concern it. The notice may get lost.
@@ -351,7 +351,7 @@ impl Fleet {
     /// The notices to a worker.
     ///
     /// # Errors
-    /// When the connection is closed.
+    /// As [`Self::subscribe`].
     pub(super) async fn notices(&self, worker: &str) -> Result<async_nats::Subscriber, FleetError> {
         self.subscribe(&format!("{NOTICES}{worker}")).await
     }

@@ -148,14 +148,17 @@ impl Holder {
                     self.cameras.clear();
                     // Revisions begin again at 1 when the server has lost its data.
                     self.known.clear();
-                    notices = self.subscribe().await;
+                    notices = None;
                 }
                 notice = notice => match notice {
                     Some(notice) => self.notice(&notice.payload).await,
-                    None => notices = self.subscribe().await,
+                    None => notices = None,
                 },
                 () = tenure.changed() => {}
                 _ = ticks.tick() => {}
+            }
+            if notices.is_none() {
+                notices = self.subscribe().await;
             }
             self.give_back().await;
             self.publish();
@@ -165,7 +168,7 @@ impl Holder {
     async fn subscribe(&self) -> Option<async_nats::Subscriber> {
         let notices = self.fleet.notices(self.id.as_deref()?).await;
         notices
-            .inspect_err(|error| tracing::error!(%error, "this worker gets no cameras"))
+            .inspect_err(|error| tracing::error!(%error, "no cameras yet: it is tried again"))
             .ok()
     }
 
