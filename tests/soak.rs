@@ -239,8 +239,20 @@ fn serve(dir: &Path, cameras: &[(String, String)]) -> (Running, Metrics) {
                 .ok()
         })
     };
-    assert!(until(30, || port().is_some()), "{}", log_text(dir));
-    (child, Metrics(port().unwrap()))
+    assert!(until(120, || port().is_some()), "{}", log_text(dir));
+    let metrics = Metrics(port().unwrap());
+    // The web server answers before the networks are open and the cameras are known.
+    let known = || {
+        let text = metrics.text();
+        let is_known = |(name, _): &(String, String)| {
+            text.contains(&format!(
+                "twintrack_frames_tracked_total{{camera=\"{name}\"}}"
+            ))
+        };
+        cameras.iter().all(is_known)
+    };
+    assert!(until(120, known), "{}", log_text(dir));
+    (child, metrics)
 }
 
 fn log_text(dir: &Path) -> String {
