@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Add residual blocks and head channels to siamese.onnx, with almost the same output: the start of models/siamese_accurate.onnx.
+"""Add residual blocks and head channels to an embedder, with almost the same output: the start of models/siamese_accurate.onnx.
 
-    .venv/bin/python models/grow_network.py models/siamese.onnx out/grown.onnx
+    .venv/bin/python models/grow_network.py out/second.onnx out/grown.onnx
 
 The blocks are MobileNetV2's inverted residuals of 64 channels (Sandler et al. 2018) behind the backbone's last one. The last
 convolution of each is zero, so that a block adds nothing before the training. The head's channels are copied, and their
@@ -84,7 +84,7 @@ def widen(graph: onnx.GraphProto, channels: int, rng: np.random.Generator) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="siamese.onnx")
+    parser.add_argument("source", help="siamese.onnx before it was pruned")
     parser.add_argument("output")
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--channels", type=int, default=384, help="channels of the head")
