@@ -278,11 +278,11 @@ fn people_are_blurred_in_live_pictures_and_stored_crops() {
             let answer = service.get(&url, &[]);
             assert_eq!(answer.status, 200);
             let frame = answer.header("x-twintrack-frame").unwrap();
+            let frame: u64 = frame.parse().unwrap();
             // The page may show a frame before its event is in the file.
             let boxes_of = || {
                 let events = frame_events(&complete_lines(&dir.join("out.jsonl")));
-                let is_shown =
-                    |e: &&Value| e["camera"] == "short" && e["frame"].to_string() == frame;
+                let is_shown = |e: &&Value| e["camera"] == "short" && e["frame"] == frame;
                 events.iter().find(is_shown).map(boxes)
             };
             assert!(until(120, || boxes_of().is_some()), "frame {frame}");
